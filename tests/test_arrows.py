@@ -74,7 +74,8 @@ ARROWS = {
     "urls": {"cluster.engine", "engine", "errors", "limits", "names", "peer.remote", "store", "text"},
     "handlers": FOUNDATION | {"core", "engine.base", "options", "records", "service"},
     "declaring": {"errors", "names", "operations", "options", "payload"},
-    "operations": {"engine", "loops", "options", "origin", "records"},
+    "operations": {"engine", "loops", "options", "origin", "records", "sending"},
+    "sending": {"engine"},
     "wind": FOUNDATION
     | {"core", "engine", "lifecycle", "loops", "operations", "options", "outbox", "plugins", "records"}
     | {"declaring", "handlers", "service", "shutdown", "urls"},

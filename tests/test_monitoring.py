@@ -208,6 +208,7 @@ CASES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
     "SolarWindScheduleMissed": ({point("schedule missed"): YES}, {point("schedule missed"): NO}),
     "SolarWindScheduleStuck": ({point("schedule stuck"): YES}, {point("schedule stuck"): NO}),
     "SolarWindPaused": ({point("paused"): YES}, {point("paused"): NO}),
+    "SolarWindWebhookPaused": ({point("webhook paused"): YES}, {point("webhook paused"): NO}),
 }
 
 

@@ -92,6 +92,16 @@ def check_schedule(name: object) -> str:
     return _check_printable(name, "a schedule's name", MAX_SCHEDULE)
 
 
+def check_webhook(name: object) -> str:
+    """Return `name`, a webhook's, if it is valid, else raise `BadName`."""
+    if not isinstance(name, str) or not _TOPIC.fullmatch(name) or len(name) > _MAX_CHARACTERS:
+        raise BadName(
+            f"expected a webhook's name of 1 to {_MAX_CHARACTERS} characters, words of A-Z a-z 0-9 _ - joined by "
+            f"single dots, got {shown(name)}"
+        )
+    return name
+
+
 def check_id(id: object) -> str:
     """Return `id`, an event's id given by its producer, if it is valid, else raise `BadName`."""
     return _check_printable(id, "an event id", _MAX_CHARACTERS)

@@ -8,7 +8,7 @@ the endpoints, `/openapi.json` and the commands are made from it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -21,12 +21,11 @@ from .engine.request import Cli, Http, Operation, Request
 from .loops import on_loop
 from .options import check_order, check_ticks
 from .origin import user_name
-from .records import (
-    Attention,
-    sorted_attention,
-)
+from .records import Attention, sorted_attention
+from .sending import Sending
 
 R = TypeVar("R")
+Answers = Mapping[str, Callable[[Request[Any]], Awaitable[Any]]]  # what a part of this process does, by operation
 
 _TOPIC = "/v1/topics/{topic}"
 _PURPOSE = f"{_TOPIC}/purposes/{{purpose}}"
@@ -34,10 +33,7 @@ _SCHEDULE = "/v1/schedules/{name}"
 _ENCODE = 'video.uploaded "Encode video to MP4"'
 # The name and the description of a body.
 _LETTERS = "Letters", "Which dead letters: those with these `ids`, or `all`."
-_REDRIVEN = (
-    "LettersRedriven",
-    "Which dead letters: those with these `ids`, or `all`; and to which `version` alone.",
-)
+_REDRIVEN = "LettersRedriven", "Which dead letters: those with these `ids`, or `all`; and to which `version` alone."
 _SHARE = "VersionShare", "A version, and its `share` of the events, from 0 to 1."
 _SHADOW = "VersionShadow", "Which version is to be a shadow."
 _PROMOTED = "VersionPromoted", "Which version is to be current."
@@ -327,6 +323,17 @@ class Operator:
             examples=("events video.uploaded --since 1h",),
         ),
     )
+    types = Operation(
+        Operations.types,
+        repeat="question",
+        http=Http("GET", f"{_TOPIC}/types", "The types that the payloads of a topic had, by its newest events"),
+        cli=Cli(
+            "types",
+            "The types that the payloads of a topic had, by its newest events.",
+            options={"limit": "How many events are looked at, at most 1,000."},
+            examples=("types video.uploaded",),
+        ),
+    )
     event = Operation(
         Operations.event,
         repeat="question",
@@ -448,16 +455,17 @@ class Operator:
         Operations.owners,
         to="engine",
         repeat="question",
+        http=Http("GET", "/v1/owners", "Which process owns which topics", "owners"),
         cli=Cli(
             "owners",
-            "Which process owns which topics, on NATS.",
+            "Which process owns which topics: one has all, except on NATS.",
             none="No topics.",
             examples=("owners --url nats://n1,n2,n3/shop",),
         ),
     )
 
 
-class Internal(Operator):
+class Internal(Operator, Sending):
     """The operations that services need besides, and the setting of how much history a topic keeps."""
 
     topic = Operation(Operations.topic, repeat="question", http=Http("GET", _TOPIC, "A topic, and its history"))
@@ -486,6 +494,7 @@ class Internal(Operator):
             options={
                 "keep": "How long events are kept, such as 12h, 7d or 0; or default.",
                 "keep_bytes": "How many bytes of them are kept at most; or none.",
+                "dry_run": "Only say about how many events would be trimmed.",
             },
             examples=("topics set video.uploaded --keep 30d", "topics set video.uploaded --keep-bytes none"),
         ),
@@ -518,12 +527,13 @@ class Internal(Operator):
     watch = Operation(Operations.watch, right="watch", to="engine", repeat="always")
 
 
-class Asking(Operator):
+class Asking(Operator, Sending):
     """The part of a `SolarWind` that calls its engine's operations, from any loop."""
 
     _engine: Engine
     _loop: asyncio.AbstractEventLoop | None
     _parts: tuple[Callable[[], Iterable[Attention]], ...] = ()
+    _answering: tuple[Answers, ...] = ()
 
     async def ask(self, request: Request[R]) -> R:
         """Do one of the operations and return its answer. Raise what it raises."""
@@ -532,6 +542,10 @@ class Asking(Operator):
 
     async def ask_here(self, request: Request[R]) -> R:
         """Do it on its own loop; who asks is known. What needs a person is also what parts of this process know."""
+        for answers in self._answering:
+            if request.operation.name in answers:
+                found_here: R = await answers[request.operation.name](request)
+                return found_here
         answer = await self._engine.ask(request)
         if self._parts and isinstance(answer, list) and request.operation.name == "attention":
             found = sorted_attention([*answer, *(each for part in self._parts for each in part())])
@@ -544,6 +558,16 @@ class Asking(Operator):
 
         def end() -> None:
             self._parts = tuple(each for each in self._parts if each is not attention)
+
+        return end
+
+    def add_answers(self, answers: Answers) -> Callable[[], None]:
+        """Have a part of this process, such as a server, do these operations by name, instead of the engine. Return a
+        function that ends that."""
+        self._answering = (*self._answering, answers)
+
+        def end() -> None:
+            self._answering = tuple(each for each in self._answering if each is not answers)
 
         return end
 
@@ -572,4 +596,4 @@ def _rows(tables: Iterable[type]) -> dict[str, Operation[..., Any]]:
     return {name: each for of in tables for name, each in vars(of).items() if isinstance(each, Operation)}
 
 
-OPERATIONS = _rows((Operator, Internal))
+OPERATIONS = _rows((Operator, Sending, Internal))

@@ -188,14 +188,15 @@ class StoreInfo(msgspec.Struct, frozen=True, gc=False):
 
 AttentionKind = Literal[
     "nobody up", "failing", "store full", "delayed events stuck", "no owner", "store nearly full", "dead letters",
-    "silent instance", "webhook failing", "held back", "paused", "schedule missed", "schedule stuck", "clock", "outbox",
+    "silent instance", "webhook failing", "webhook paused", "held back", "paused", "schedule missed", "schedule stuck",
+    "clock", "outbox",
 ]  # fmt: skip
 
 
 class Attention(msgspec.Struct, frozen=True, gc=False):
     """Something that needs a person. `topic` and `purpose` are "" where it is not about any; `since` is None where that
-    is not known. `text` is a sentence, `error` what handlers or targets said, which may quote a payload, and
-    `command` the one to look at it, or to do something about it."""
+    is not known. `text` is a sentence without its full stop, `error` what handlers or targets said, which may quote a
+    payload, and `command` the one to look at it, or to do something about it."""
 
     kind: AttentionKind
     urgency: Literal["high", "medium", "low"]
@@ -303,13 +304,15 @@ class ScheduleInfo(msgspec.Struct, frozen=True):
 
 class RolloutInfo(msgspec.Struct, frozen=True):
     """The versions of a purpose, in the order of their numbers, and the one that is current. `intended` is the one that
-    is current whenever it has an instance; without one, a version that was current before it is so meanwhile."""
+    is current whenever it has an instance; without one, a version that was current before it is so meanwhile. `before`
+    was so before it, to which a rollback goes; None where none was."""
 
     topic: str
     purpose: str
     current: int
     versions: tuple[VersionInfo, ...]
     intended: int
+    before: int | None = None
 
 
 class FiredSample(msgspec.Struct, frozen=True):
@@ -388,7 +391,7 @@ class TopicInfo(msgspec.Struct, frozen=True, gc=False):
 
 class OwnerInfo(msgspec.Struct, frozen=True):
     """A partition of a `nats://` namespace: its stream, the process that owns it ("" while there is none), and its
-    topics (None where no owner answers)."""
+    topics (None where no owner answers). On another engine there is one partition, which is the store."""
 
     partition: int
     stream: str
@@ -404,6 +407,74 @@ class DeadLetter(msgspec.Struct, frozen=True):
     attempts: int
     time: datetime
     version: int
+
+
+class WebhookInfo(msgspec.Struct, frozen=True, gc=False):
+    """A webhook of a server. Its URL may contain a secret, so that its `host` alone is shown. It is "live", "failing"
+    while its target accepts nothing, "paused" until it is resumed, "refused" where it may not or cannot deliver, or
+    "ended". `error` is why it is not live."""
+
+    topic: str
+    purpose: str
+    name: str
+    host: str
+    exchange: str
+    version: int
+    state: Literal["live", "failing", "paused", "refused", "ended"]
+    error: str | None
+
+
+class WebhookAnswer(msgspec.Struct, frozen=True):
+    """What a webhook's target answered to an event, at a `time` and after `took_s` seconds: the `status` of HTTP, None
+    where no answer came; and `error`, why the event is not settled by it, None where it is. `payload` is the beginning
+    of the answer's body as text, 500 bytes of it at most."""
+
+    time: datetime
+    id: str
+    attempt: int
+    status: int | None
+    took_s: float
+    error: str | None
+    payload: str
+
+
+class RetryInfo(msgspec.Struct, frozen=True):
+    """An event that waits for a retry: it is handed out again when it is `due`, after so many `attempts`, to that
+    `version`. `error` is its last one, cut to 300 characters; None where it is not known, as after a restart of the
+    dispatcher, or where its handler only said later. `place` is the `after` of the page that begins behind it."""
+
+    id: str
+    key: str | None
+    due: datetime
+    attempts: int
+    version: int
+    error: str | None
+    place: str
+
+
+class FieldTypes(msgspec.Struct, frozen=True):
+    """A field of payloads that are objects: its path such as `user.name`, how many of the `events` have it, and the
+    types of its values."""
+
+    field: str
+    events: int
+    types: tuple[str, ...]
+
+
+class PayloadTypes(msgspec.Struct, frozen=True):
+    """The types that the payloads of a topic had, in a sample of its newest `events`, fired from `since` until `until`.
+
+    `types` counts payloads: of JSON "object", "array", "string", "number", "boolean" and "null", and of other content
+    its media type. `fields` are those of objects, in the order in which they were found; there are `more` where they
+    are not all."""
+
+    topic: str
+    events: int
+    since: datetime | None
+    until: datetime | None
+    types: dict[str, int]
+    fields: tuple[FieldTypes, ...]
+    more: bool
 
 
 class DelayedEvent(msgspec.Struct, frozen=True):

@@ -369,7 +369,8 @@ def test_a_trace_longer_than_json_can_nest_is_refused(furnished: str, monkeypatc
     assert (answer.code, answer.err.count("\n")) == (1, 1)
 
 
-def test_owners_of_a_dispatcher_that_has_all_topics_are_refused_in_a_sentence(furnished: str) -> None:
-    answer = call("owners", "--url", furnished)
-    assert (answer.code, answer.err.count("\n")) == (1, 1)
-    assert "expected a dispatcher on nats://" in answer.err
+def test_the_owner_of_a_dispatcher_that_has_all_topics_is_its_process(furnished: str) -> None:
+    (owner,) = done("owners", "--url", furnished, "--json").json
+    assert owner["partition"] == 0
+    assert owner["owner"]
+    assert set(owner["topics"]) == {each["topic"] for each in done("topics", "--url", furnished, "--json").json}

@@ -121,6 +121,7 @@ READING = [
     ["topics"], ["purposes"], ["instances"], ["attention"], ["stores"], ["audit"],
     ["topics", "set", "t", "--keep", "0"], ["dead", "list", "t", "p"], ["dead", "show", "t", "p", "i"],
     ["dead", "redrive", "t", "p", "--all"], ["dead", "discard", "t", "p", "--all"],
+    ["retries", "t", "p"], ["retry", "t", "p"], ["types", "t"],
     ["replay", "t", "p"], ["pause", "t", "p"], ["resume", "t", "p"], ["retire", "t", "p"],
     ["rollout", "show", "t", "p"], ["rollout", "share", "t", "p", "--version", "2", "--share", "0.1"],
     ["rollout", "shadow", "t", "p", "--version", "2"], ["rollout", "differences", "t", "p"],
@@ -129,6 +130,8 @@ READING = [
     ["schedules", "list"], ["schedules", "show", "n"], ["schedules", "add", "t", "n", "--every", "5m"],
     ["schedules", "pause", "n"], ["schedules", "resume", "n"], ["schedules", "run", "n"], ["schedules", "remove", "n"],
     ["delayed", "list"], ["delayed", "show", "t", "i"], ["delayed", "cancel", "t", "i"],
+    ["webhooks", "list"], ["webhooks", "answers", "t", "p", "n"],
+    ["webhooks", "pause", "t", "p", "n"], ["webhooks", "resume", "t", "p", "n"],
     ["check"], ["backup", "b.db"], ["ui"],
 ]  # fmt: skip
 

@@ -24,6 +24,7 @@ from solarwind.engine.reading import event_at
 from solarwind.engine.request import Cli, Http, Operation
 from solarwind.operations import OPERATIONS, Internal, Operator
 from solarwind.peer import calls
+from solarwind.sending import Sending
 from solarwind.server import Server, http, openapi, operate
 from solarwind.store.memory import MemoryStore
 from solarwind.testing.contract import on_loop, until
@@ -153,7 +154,7 @@ async def opened(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Place]:
     monkeypatch.setattr(http, "ENDPOINTS", (*http.ENDPOINTS, *endpoints))
     place = Place()
     place.app = typer.Typer()
-    groups = {name: typer.Typer() for name in ("dead", "delayed", "topics", "rollout", "schedules")}
+    groups = {name: typer.Typer() for name in ("dead", "delayed", "topics", "rollout", "schedules", "webhooks")}
     register(place.app, groups, "", questions=True)
     register(place.app, groups, "", questions=False)
     place.engine = Engine(MemoryStore())
@@ -288,8 +289,9 @@ def test_an_operation_is_a_method_of_its_name_with_a_signature_and_a_sentence(na
     assert operation.name == name == operation.__name__
     assert operation.__doc__
     assert list(inspect.signature(operation).parameters)[1:] == list(operation.kinds)
-    assert (getattr(SolarWind, name, None) is operation) == (name in vars(Operator))
-    if name in vars(Operator):
+    public = {*vars(Operator), *vars(Sending)}
+    assert (getattr(SolarWind, name, None) is operation) == (name in public)
+    if name in public:
         method = getattr(SolarWind("memory://"), name)
         assert list(inspect.signature(method).parameters) == list(operation.kinds)
         assert (method.__name__, method.__doc__) == (name, operation.__doc__)

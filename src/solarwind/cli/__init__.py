@@ -65,6 +65,7 @@ _GROUPS = {
     "delayed": typer.Typer(no_args_is_help=True, help="Delayed events: they enter their topic when they are due."),
     "topics": typer.Typer(),
     "schedules": typer.Typer(no_args_is_help=True, help="What is fired at its time, again and again."),
+    "webhooks": typer.Typer(no_args_is_help=True, help="Webhooks: where a server POSTs the events of purposes to."),
     "rollout": typer.Typer(no_args_is_help=True, help="Versions of a purpose side by side, and their shares."),
 }
 app.command(rich_help_panel=_RUNS)(service.run)
@@ -83,6 +84,7 @@ app.add_typer(_GROUPS["dead"], name="dead", rich_help_panel=_OPERATOR)
 app.add_typer(_GROUPS["delayed"], name="delayed", rich_help_panel=_OPERATOR)
 app.add_typer(_GROUPS["schedules"], name="schedules", rich_help_panel=_OPERATOR)
 app.add_typer(_GROUPS["rollout"], name="rollout", rich_help_panel=_OPERATOR)
+app.add_typer(_GROUPS["webhooks"], name="webhooks", rich_help_panel=_OPERATOR)
 operations.register(app, _GROUPS, _OPERATOR, questions=False)
 app.command(rich_help_panel=_STORE)(store.check)
 app.command(rich_help_panel=_STORE)(store.backup)

@@ -17,18 +17,23 @@ from ..records import (
     DelayedEvent,
     Difference,
     EventInfo,
+    FieldTypes,
     InstanceInfo,
     Outcome,
     OwnerInfo,
+    PayloadTypes,
     PurposeInfo,
     RateHistory,
     Result,
+    RetryInfo,
     RolloutInfo,
     ScheduleInfo,
     StoreInfo,
     TopicInfo,
     Trace,
     VersionInfo,
+    WebhookAnswer,
+    WebhookInfo,
 )
 from ..text import plain
 from . import show, tables, tracing
@@ -113,8 +118,9 @@ def say(operation: Operation[..., Any], cli: Cli, answer: Any, arguments: dict[s
     elif isinstance(answer, RateHistory):
         tables.rows(_RATES, list(_rate_rows(answer)), none="")
     elif isinstance(answer, TopicInfo):
-        and_bytes = "" if answer.keep_bytes is None else f", and {answer.keep_bytes:,} bytes at most"
-        show.say(f"{answer.topic} keeps events for {show.span(answer.keep)}{and_bytes}")
+        _say_keeps(answer, dry=bool(arguments.get("dry_run")))
+    elif isinstance(answer, PayloadTypes):
+        _say_types(answer)
     elif isinstance(answer, RolloutInfo):
         table(VersionInfo, answer.versions, "")
         for each in answer.versions:
@@ -140,6 +146,21 @@ def say(operation: Operation[..., Any], cli: Cli, answer: Any, arguments: dict[s
         number = show.counted(answer, "event") if isinstance(answer, int) else answer
         says = cli.says_dry if arguments.get("dry_run") else cli.says
         show.say(says.format(number, **arguments))
+
+
+def _say_keeps(info: TopicInfo, *, dry: bool) -> None:
+    and_bytes = "" if info.keep_bytes is None else f", and {info.keep_bytes:,} bytes at most"
+    kept = f": about {show.counted(info.kept, 'event')} would be left" if dry else ""
+    show.say(f"{info.topic} {'would keep' if dry else 'keeps'} events for {show.span(info.keep)}{and_bytes}{kept}")
+
+
+def _say_types(found: PayloadTypes) -> None:
+    counts = ", ".join(f"{number:,} {name}" for name, number in found.types.items())
+    show.say(f"{show.counted(found.events, 'event')}, the newest: {counts}" if found.events else "No events.")
+    if found.fields:
+        table(FieldTypes, found.fields, "")
+    if found.more:
+        show.note("There are more fields.")
 
 
 def _say_attention(found: Sequence[Attention]) -> None:
@@ -364,6 +385,31 @@ _TABLES: dict[type, tuple[Columns, Callable[[Any], tuple[object, ...]]]] = {
             ("NAME", "NEXT", "WHEN", "TOPIC", "STATE", "FIRED"),
         ),
         _schedule_row,
+    ),
+    RetryInfo: (
+        Columns(("ID", "KEY", "DUE", "ATTEMPTS", "VERSION", "ERROR"), ("ID", "DUE", "ERROR", "ATTEMPTS")),
+        lambda each: (each.id, each.key, each.due, each.attempts, each.version, each.error),
+    ),
+    FieldTypes: (
+        Columns(("FIELD", "EVENTS", "TYPES")),
+        lambda each: (each.field, each.events, ", ".join(each.types)),
+    ),
+    WebhookInfo: (
+        Columns(
+            ("TOPIC", "PURPOSE", "NAME", "HOST", "EXCHANGE", "VERSION", "STATE", "ERROR"),
+            ("NAME", "STATE", "PURPOSE", "TOPIC", "HOST", "ERROR"),
+        ),
+        msgspec.structs.astuple,
+    ),
+    WebhookAnswer: (
+        Columns(
+            ("TIME", "ID", "ATTEMPT", "STATUS", "TOOK", "ERROR", "ANSWER"),
+            ("TIME", "STATUS", "ID", "ERROR", "TOOK", "ANSWER"),
+        ),
+        lambda each: (
+            *(each.time, each.id, each.attempt, each.status or "none"),
+            *(show.took(each.took_s), each.error, each.payload),
+        ),
     ),
     VersionInfo: (
         Columns(

@@ -158,6 +158,7 @@ _ARGUMENTS: dict[str, Any] = {
     "topic?": Annotated[str | None, typer.Argument(metavar="TOPIC", show_default=False)],
     "purpose": PurposeArgument,
     "id": Annotated[str, typer.Argument(metavar="ID", show_default=False)],
+    "hook": Annotated[str, typer.Argument(metavar="NAME", show_default=False)],
     "schedule": Annotated[str, typer.Argument(metavar="NAME", show_default=False)],
 }
 

@@ -26,6 +26,7 @@ from ..engine.schedules import OF_SCHEDULES, ScheduleOperations
 from ..engine.tasks import Tasks, end_tasks
 from ..engine.tracing import trace
 from ..engine.watch import Watch, Watched
+from ..engine.webhook_part import OF_WEBHOOKS, WebhookOperations
 from ..errors import NotFound, SolarWindError, StoreError, Unavailable
 from ..limits import Limits
 from ..names import check_topic, no_purpose, no_topic
@@ -106,7 +107,7 @@ class PartitionClient(Client):
             ) from None
 
 
-class NatsEngine(Running, Watched, ScheduleOperations):
+class NatsEngine(Running, Watched, ScheduleOperations, WebhookOperations):
     """See `Engine`. Tests state `clock` and `random`."""
 
     patience_s = HEARTBEAT_S
@@ -518,7 +519,7 @@ class NatsEngine(Running, Watched, ScheduleOperations):
                 async with asyncio.timeout(ATTENTION_S):
                     return await Internal.attention(await self._client(partition), limit)
             except (Unavailable, TimeoutError):
-                text = f"partition {partition} has no owner: its events are accepted, and pend until there is one"
+                text = f"Partition {partition} has no owner: its events are accepted, and pend until there is one"
                 return [Attention("no owner", "high", "", "", None, text, "solarwind owners")]
 
         found = await asyncio.gather(*map(one, await self._partitions()))
@@ -561,4 +562,5 @@ _BY_ITSELF: dict[str, Callable[..., Coroutine[Any, Any, Any]]] = {
     "backup": NatsEngine._backup,
     "owners": NatsEngine._all_owners,
     "watch": NatsEngine.watch,
+    **{name: getattr(NatsEngine, name) for name in OF_WEBHOOKS},
 }

@@ -177,6 +177,10 @@ class Backlog:
         """Hand this position out again, because its wait is over."""
         self.unclaim(Spans((position, position + 1)))
 
+    def end_waits(self, positions: Sequence[int]) -> None:
+        """Do the same for several, in order."""
+        self.unclaim(Spans.of(positions))
+
     def finish(self, positions: Spans) -> None:
         """Note that these positions are done."""
         self._cursor = max(self._cursor, self._state.floor)
@@ -314,6 +318,10 @@ class Lanes(Backlog):
             self._delayed_behind.remove(position)  # it follows in its turn
         elif position < self._cursor or position in self._claimed:  # else it is yet to be looked at
             self._ready.append(position)
+
+    def end_waits(self, positions: Sequence[int]) -> None:
+        for position in positions:
+            self.end_wait(position)
 
     def finish(self, positions: Spans) -> None:
         for position in positions.positions():

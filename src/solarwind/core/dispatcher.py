@@ -488,6 +488,7 @@ class Dispatcher(Registry):
                 drawn = failure.after_ns or retry.delay_ns(tried, self.random)
                 change.waiting.append(Waiting(position, tried, now + min(drawn, retry.longest_ns(tried))))
                 change.retried += 1
+                track.note_error(position, failure.error)
         if change.dead:
             self._note_end(track, lease, "dead", Spans.of(each.position for each in change.dead), took_ns, now)
         self.change(track, change)

@@ -324,6 +324,7 @@ class Registry:
         purpose.held = None
         for track in purpose.tracks.values():
             track.retrying.clear()  # so that its timers find nothing to do
+            track.errors.clear()
             track.delay = None
             purpose.gone.clear()
             track.last_attempts.clear()
@@ -427,6 +428,17 @@ class Registry:
             track.rewind()
         if reopened:
             self.further_partitions(purpose, now)
+
+    def retry_now(self, topic_name: str, name: str, now: int, *, dry: bool = False) -> int:
+        """End the waits of the events that wait for a retry. Return how many these are; with `dry` that is all. It is
+        as when they are over: nothing of it is written down. Raise `NotFound`."""
+        purpose = self.purpose(topic_name, name)
+        count = sum(len(track.retrying) for track in purpose.tracks.values())
+        if count and not dry:
+            for track in purpose.tracks.values():
+                track.end_waits()
+            self.further_partitions(purpose, now)
+        return count
 
     def discard(self, topic_name: str, name: str, positions: Spans) -> int:
         """Forget dead letters. Return how many."""

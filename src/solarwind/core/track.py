@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 MAX_SUSPECTS = 1_000  # that are handed out together the first time, then a tenth of it, and so on
 MAX_ERROR = 4_000  # characters of a dead letter's error
+MAX_ERRORS = 1_000  # events that wait for a retry whose last error is known, the last ones,
+BRIEF_ERROR = 300  # and so many characters of it
 MARGIN = 1024  # events, at least, by which it is noted ahead what may be handed out
 
 
@@ -63,6 +65,7 @@ class Track:
         self.last_attempts: list[int] = []
         self.chosen: Process | None = None
         self.retrying = set(state.due)  # their wait for a retry is not over
+        self.errors: dict[int, str] = {}  # of these, the last errors that this process heard of
         self.delay: Delay | None = None  # where its events wait for the purpose's own delay
         self._statement: Statement | None = None  # once it is known; None again when that may have changed
         self._backlog: Backlog | None = None
@@ -304,10 +307,26 @@ class Track:
         if self._backlog is not None:
             self._backlog.unclaim(positions)
 
+    def note_error(self, position: int, error: str) -> None:
+        """Note why an event waits for a retry, for operators: it is in no state."""
+        self.errors.pop(position, None)
+        self.errors[position] = error[:BRIEF_ERROR]
+        if len(self.errors) > MAX_ERRORS:
+            del self.errors[next(iter(self.errors))]
+
     def end_wait(self, position: int) -> None:
         self.retrying.discard(position)
+        self.errors.pop(position, None)
         if self._backlog is not None:
             self._backlog.end_wait(position)
+
+    def end_waits(self) -> None:
+        """End the waits of all events at once."""
+        ended = sorted(self.retrying)
+        self.retrying.clear()
+        self.errors.clear()
+        if self._backlog is not None:
+            self._backlog.end_waits(ended)
 
     # One event
 

@@ -10,7 +10,16 @@ import msgspec
 
 from .. import wire
 from ..errors import BadArgument, BadName, TooLarge
-from ..names import check_content, check_id, check_path, check_purpose, check_schedule, check_topic, shown
+from ..names import (
+    check_content,
+    check_id,
+    check_path,
+    check_purpose,
+    check_schedule,
+    check_topic,
+    check_webhook,
+    shown,
+)
 from ..options import (
     MAX_COUNT,
     check_count,
@@ -216,6 +225,7 @@ Place = Annotated[str, ArgumentKind("place", _place, str)]
 Wait = Annotated[float, ArgumentKind("wait", lambda value, name: min(MAX_WAIT_S, check_seconds(name, value)), float)]
 Topic = Annotated[str, ArgumentKind("topic", lambda value, name: check_topic(value), str)]
 Purpose = Annotated[str, ArgumentKind("purpose", lambda value, name: check_purpose(value), str)]
+HookName = Annotated[str, ArgumentKind("hook", lambda value, name: check_webhook(value), str)]
 ScheduleName = Annotated[str, ArgumentKind("schedule", lambda value, name: check_schedule(value), str)]
 Payload = Annotated[bytes, ArgumentKind("payload", _payload, bytes)]
 Content = Annotated[str, ArgumentKind("content", lambda value, name: check_content(_text(value, name)), str)]

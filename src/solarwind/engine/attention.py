@@ -65,7 +65,7 @@ async def find(facts: Facts) -> list[Attention]:
 def store_refuses(facts: Facts) -> Iterator[Attention]:
     """Say that new events are refused, because there is no room for them."""
     if facts.room.full:
-        text = f"the store refuses new events since there is no room for them: {facts.room.why}"
+        text = f"The store refuses new events since there is no room for them: {facts.room.why}"
         yield Attention("store full", "high", "", "", time_of(facts.room.since), text, "solarwind topics")
 
 
@@ -73,7 +73,7 @@ def store_nearly_full(facts: Facts) -> Iterator[Attention]:
     """Say that there is little room left."""
     space = facts.store.space() if not facts.room.full else None
     if space is not None and space.free < min(space.size // _NEAR, _NEAR_BYTES):
-        text = f"the store is nearly full: {space.free:,} of {space.size:,} bytes are left for it"
+        text = f"The store is nearly full: {space.free:,} of {space.size:,} bytes are left for it"
         yield Attention("store nearly full", "medium", "", "", None, text, "solarwind topics")
 
 
@@ -82,14 +82,15 @@ def delayed_stuck(facts: Facts) -> Iterator[Attention]:
     try:
         facts.releaser.check()
     except StoreError as error:
-        yield Attention("delayed events stuck", "high", "", "", None, str(error), "solarwind topics")
+        text = f"Delayed events do not enter their topics: {error}"
+        yield Attention("delayed events stuck", "high", "", "", None, text, "solarwind topics")
 
 
 def schedule_missed(facts: Facts) -> Iterator[Attention]:
     """Say that a schedule fired nothing at its last tick."""
     for name, schedule in facts.scheduler.missed():
         text = (
-            f"schedule {name!r} missed its time: nothing ran it then, and it skips what is late; run it now where that "
+            f"Schedule {name!r} missed its time: nothing ran it then, and it skips what is late; run it now where that "
             "is needed"
         )
         since, runs = time_of(schedule.missed_at), command("schedules", "run", names=(name,))
@@ -100,7 +101,7 @@ def schedule_stuck(facts: Facts) -> Iterator[Attention]:
     """Say that a schedule cannot be fired."""
     for name, schedule, why in facts.scheduler.stuck():
         since = time_of(schedule.fired) if schedule.fired else None
-        text = f"schedule {name!r} fires nothing: {why}"
+        text = f"Schedule {name!r} fires nothing: {why}"
         shows = command("schedules", "show", names=(name,))
         yield Attention("schedule stuck", "high", schedule.topic, "", since, text, shows)
 
@@ -117,7 +118,7 @@ def outbox(facts: Facts) -> Iterator[Attention]:
     """Say that events of an outbox do not arrive: they were refused, or its relay is behind or without its database."""
     counted: set[str] = set()  # outboxes: each of their relays counts the same rows
     for (database, process), note in facts.relays.items():
-        relay, since = f"the relay of the outbox in {database}, in {process},", note.since
+        relay, since = f"The relay of the outbox in {database}, in {process},", note.since
         status = shlex.join(("solarwind", "outbox", "status", "--database", database))
         if note.error:
             text = f"{relay} does not reach its database, so its events wait"
@@ -128,7 +129,7 @@ def outbox(facts: Facts) -> Iterator[Attention]:
         if note.refused and database not in counted:
             counted.add(database)
             what = "1 event" if note.refused == 1 else f"{note.refused:,} events"
-            text = f"of the outbox in {database} {what} cannot be fired: see why, and redrive or delete them"
+            text = f"{what} of the outbox in {database} cannot be fired: see why, and redrive or delete them"
             yield Attention("outbox", "medium", "", "", time_of(since["refused"]), text, status)
 
 
@@ -151,7 +152,7 @@ def failing(facts: Facts, purpose: Purpose) -> Iterator[Attention]:
     """Say that handlers raise and nothing is settled."""
     if purpose.failing_since and purpose.state(_end(facts, purpose), facts.now) == "failing":
         error = next((each.error for each in purpose.instances.values() if each.error), None)
-        text = "its handlers raise, and nothing was settled since"
+        text = "Its handlers raise, and nothing was settled since"
         shown = command("instances", names=(purpose.topic,))
         yield _of(purpose, "failing", "high", purpose.failing_since, text, shown, error)
 
@@ -173,7 +174,7 @@ def dead_letters(facts: Facts, purpose: Purpose) -> Iterator[Attention]:
         letters = "1 dead letter" if count == 1 else f"{count:,} dead letters"
         grows = purpose.has_died_lately(facts.now)
         text = (
-            f"it has {letters}" + (", and got the last within an hour" if grows else "") + ": redrive or discard them"
+            f"It has {letters}" + (", and got the last within an hour" if grows else "") + ": redrive or discard them"
         )
         shown = command("dead", "list", names=purpose.key)
         yield _of(purpose, "dead letters", "medium" if grows else "low", purpose.died_at, text, shown)
@@ -183,7 +184,7 @@ def silent_instances(facts: Facts, purpose: Purpose) -> Iterator[Attention]:
     """Name the instances that are silent though they had events in hand."""
     for instance in purpose.instances.values() if any((+purpose.silent).values()) else ():
         if instance.silent and not instance.leaving:
-            text = f"its instance in {instance.origin or 'an unnamed process'} is silent: its lease ended, others go on"
+            text = f"Its instance in {instance.origin or 'an unnamed process'} is silent: its lease ended, others go on"
             shown = command("instances", names=(purpose.topic,))
             yield _of(purpose, "silent instance", "medium", instance.alive_until, text, shown)
 
@@ -192,7 +193,7 @@ def paused(facts: Facts, purpose: Purpose) -> Iterator[Attention]:
     """Say that a purpose is paused and has events."""
     end = _end(facts, purpose)
     if purpose.paused and purpose.pending(end):
-        text = f"it is paused, and {_pend(purpose.pending(end))}: resume it when it may go on"
+        text = f"It is paused, and {_pend(purpose.pending(end))}: resume it when it may go on"
         yield _of(purpose, "paused", "low", purpose.paused, text, command("resume", names=purpose.key))
 
 

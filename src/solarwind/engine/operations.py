@@ -11,10 +11,9 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
-from msgspec import UNSET, UnsetType
 
 from ..core.spans import Spans
-from ..errors import BadArgument, NotAllowed, NotFound
+from ..errors import BadArgument, NotFound
 from ..event import Event
 from ..names import no_topic
 from ..origin import this_process
@@ -53,8 +52,6 @@ from .arguments import (
     CausedBy,
     EventId,
     Ids,
-    Keep,
-    KeepBytes,
     Limit,
     NewFile,
     Place,
@@ -71,10 +68,13 @@ from .base import Since as When
 from .clock import Clock
 from .delays import delayed_event, page_of_delayed
 from .facts import instance_info, joined, store_info
+from .keeping import KeepOperations, delayed_of
 from .outcomes import Outcomes
+from .payload_types import TypeOperations
 from .reading import MAX_SEARCH_BYTES, events_at, no_event_at, page_of_events
 from .relays import RelayOperations
 from .rest import Rest
+from .retries import RetryOperations
 from .rollouts import differences, rollout_info, states
 from .running import Running
 from .schedules import ScheduleOperations
@@ -82,6 +82,7 @@ from .tracing import caused_by_version, effects_of, located, with_outcomes
 from .waiting import Waiting
 from .wall import WallClock
 from .watch import Watched
+from .webhook_part import WebhookOperations
 
 if TYPE_CHECKING:  # a client of a server needs the table of operations, and nothing of a dispatcher
     from ..core.dispatcher import Dispatcher
@@ -101,7 +102,16 @@ R = TypeVar("R")
 _MAX_READS = 1_000  # of the log, to say how old the oldest events of purposes are, for one question
 
 
-class Operations(Running, Watched, ScheduleOperations, RelayOperations):
+class Operations(
+    Running,
+    Watched,
+    KeepOperations,
+    RetryOperations,
+    ScheduleOperations,
+    RelayOperations,
+    TypeOperations,
+    WebhookOperations,
+):
     """The part of an engine that answers and serves operators. Arguments come checked."""
 
     store: Store
@@ -229,7 +239,7 @@ class Operations(Running, Watched, ScheduleOperations, RelayOperations):
         purposes: dict[tuple[str, str], PurposeStatistics] = {}
         reads, rest, delayed = iter(range(_MAX_READS)), Rest(), await self.store.delays.topics()
         for name, topic in list(self._dispatcher.topics.items()):
-            later = _delayed(delayed.get(name))
+            later = delayed_of(delayed.get(name))
             topics[name] = TopicStatistics(topic.end + topic.unkept, self._sampler.mean_fired(topic), *later)
             for purpose in list(topic.purposes.values()):
                 purposes[name, purpose.name] = await self._count(purpose, reads)
@@ -300,14 +310,6 @@ class Operations(Running, Watched, ScheduleOperations, RelayOperations):
             found.append(await self._topic_info(name, delayed))
             await rest.now_and_then()
         return found
-
-    async def _topic_info(self, name: str, delayed: dict[str, DelayedCount] | None = None) -> TopicInfo:
-        topic = self._dispatcher.topics[name]
-        events, size = await self.store.history(name)
-        fired, purposes = topic.end + topic.unkept, tuple(sorted(topic.purposes))
-        delayed = await self.store.delays.topics() if delayed is None else delayed
-        keep = topic.keep_ns / 1e9, topic.keep_bytes
-        return TopicInfo(name, fired, purposes, events, size, *keep, *_delayed(delayed.get(name)))
 
     async def _letters_at(self, topic: str, purpose: str, positions: Spans) -> Page[DeadLetter]:
         """Return the dead letters at these positions, the first ones where all of them would be too much to read at
@@ -507,17 +509,9 @@ class Operations(Running, Watched, ScheduleOperations, RelayOperations):
         await self.store.backup(path)
 
     async def owners(self) -> list[OwnerInfo]:
-        """Return which process owns which partition, and its topics. Raise `NotAllowed` where one process has all."""
-        raise NotAllowed(
-            "expected a dispatcher on nats://, where processes share the topics, got one process that has all of them"
-        )
-
-    async def topic(self, topic: Topic) -> TopicInfo:
-        """Return a topic, and how much history it has. Raise `NotFound`."""
-        await self._caught_up([topic])
-        if topic not in self._dispatcher.topics:
-            raise no_topic(topic)
-        return await self._topic_info(topic)
+        """Return which process owns which partition, and its topics. Except on NATS that is one, and has all."""
+        store = store_info(self.store, self._room)
+        return [OwnerInfo(0, store.store, store.process, tuple(sorted(self._dispatcher.topics)))]
 
     async def events(
         self,
@@ -567,18 +561,6 @@ class Operations(Running, Watched, ScheduleOperations, RelayOperations):
         # One that was fired again without a delay is in its topic: then it was not taken back.
         return await self.store.find(id, topic) is None
 
-    async def keep(self, topic: Topic, keep: Keep = UNSET, keep_bytes: KeepBytes = UNSET) -> TopicInfo:
-        """Set how much history a topic keeps, `keep` in seconds: None is the default, `UNSET` leaves it as it is."""
-        found = self._dispatcher.topic(topic)
-        keep_ns = keep if keep is None or isinstance(keep, UnsetType) else int(keep * 1e9)
-        await self.store.topic(topic, keep_ns, keep_bytes)
-        if not isinstance(keep_ns, UnsetType):
-            found.keep_ns = self.store.keep_ns if keep_ns is None else keep_ns
-        if not isinstance(keep_bytes, UnsetType):
-            found.keep_bytes = keep_bytes
-        self._trimmer.look_at(found, at_once=True)
-        return await self._topic_info(topic)
-
     async def idle(self, purposes: Purposes) -> None:
         """Wait until all that was submitted is accepted, and these purposes have nothing left to do."""
         raise NotImplementedError
@@ -586,10 +568,6 @@ class Operations(Running, Watched, ScheduleOperations, RelayOperations):
     async def left(self, purposes: Purposes) -> str:
         """Return in words what `idle` still waits for, or `NOTHING`."""
         raise NotImplementedError
-
-
-def _delayed(count: DelayedCount | None) -> tuple[int, datetime | None]:
-    return (0, None) if count is None else (count.events, time_of(count.next))
 
 
 def _no_letter(topic: str, purpose: str, id: str) -> NotFound:

@@ -107,7 +107,8 @@ def _standing(purpose: Purpose, stored: Stored, position: int, end: int) -> Outc
             version, tried = track.statement.version, state.tried.get(position, 0)
             if position in track.retrying:
                 due = time_of(state.due[position])
-                return Outcome(purpose.name, "waiting", version, attempts=tried, until=due)
+                error = track.errors.get(position)
+                return Outcome(purpose.name, "waiting", version, attempts=tried, until=due, error=error)
             if (until := _waits_until(track, stored, position)) is not None:
                 return Outcome(purpose.name, "waiting", version, attempts=tried, until=until)
             return Outcome(purpose.name, "pending", version, attempts=tried, place=track.place(position))

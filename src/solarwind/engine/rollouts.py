@@ -38,7 +38,8 @@ def rollout_info(purpose: Purpose, end: int) -> RolloutInfo:
         )
         for version, state in states(purpose).items()
     )
-    return RolloutInfo(purpose.topic, purpose.name, current, versions, purpose.line[-1])
+    *before, intended = purpose.line
+    return RolloutInfo(purpose.topic, purpose.name, current, versions, intended, before[-1] if before else None)
 
 
 def _compared(purpose: Purpose, version: int) -> tuple[int, int, int]:

@@ -85,13 +85,13 @@ class WallClock:
 
     def _doubts(self) -> str:
         return (
-            f"the clock says {time_text(self._clock.wall())}, {(self._seen - self._believed) / 1e9:,.0f} s more than "
+            f"The clock says {time_text(self._clock.wall())}, {(self._seen - self._believed) / 1e9:,.0f} s more than "
             "passed: it was set, or the machine or the store was at rest. History goes by the time that passed for an "
             "hour: set the clock if it is wrong"
         )
 
     def _behind(self) -> str:
         return (
-            f"the last commit in the store was at {time_text(self._last)}, in the future: the clock was wrong then, or "
+            f"The last commit in the store was at {time_text(self._last)}, in the future: the clock was wrong then, or "
             "is wrong now. What waited for a retry waits on for as long as it had to; set the clock if it is wrong"
         )

@@ -14,6 +14,7 @@ import logging
 import re
 import secrets
 from base64 import b64decode, b64encode
+from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -33,6 +34,7 @@ from ..limits import Limits
 from ..logs import limited
 from ..options import check_count
 from ..peer.time_slices import TimeSlices
+from ..records import WebhookAnswer
 from ..service.outcome import Outcome
 from ..service.registration import stated
 from ..service.runner import Runner
@@ -53,6 +55,7 @@ MAX_RATE = 1_000_000  # requests a minute
 MAX_PAUSE_S = 86_400.0  # the longest Retry-After that is followed
 MAX_TOKEN = 4_096  # characters
 HANDSHAKE_S = 10.0
+_GONE = "the target answered 410 Gone"
 _SECRET = "whsec_"
 _SECRET_BYTES = range(24, 65)
 
@@ -117,7 +120,7 @@ class Secret(msgspec.Struct, frozen=True):
 
 
 class Webhook(msgspec.Struct, frozen=True, kw_only=True):
-    """A webhook as it is stored. `ended` is why it does not send any more."""
+    """A webhook as it is stored. `ended` is why it does not send any more; while it is `paused` it sends nothing."""
 
     topic: str
     purpose: str
@@ -128,6 +131,7 @@ class Webhook(msgspec.Struct, frozen=True, kw_only=True):
     owner: str | None = None  # the id of the token that registered it; None where there were no tokens
     owner_name: str = ""
     ended: str | None = None
+    paused: float | None = None  # since when, in seconds since 1970
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -279,9 +283,10 @@ class Delivery:
         origin: str,
         ended: Callable[[str], None],
         slices: TimeSlices,
+        answers: deque[WebhookAnswer],
     ) -> None:
         """`ended` is called with the reason when it is to send nothing any more. Requests are made and signed in
-        `slices`, because they may be long and many."""
+        `slices`, because they may be long and many. `answers` gets what the target answered."""
         self.webhook = webhook
         self._engine = engine
         self._limits = limits
@@ -289,6 +294,7 @@ class Delivery:
         self._origin = origin
         self._ended = ended
         self._slices = slices
+        self._answers = answers
         self._rate_limit = RateLimit(webhook.rate)
         self._stopping = asyncio.Event()
         self._runner: Runner | None = None
@@ -344,19 +350,29 @@ class Delivery:
         with self._slices.piece():
             body = event.data if spec.mode == "binary" else escape_controls(encode(to_cloudevent(event)))
             headers = self._headers(event, body)
+        loop = asyncio.get_running_loop()
+        answer: TargetAnswer | None = None
+        why, began = None, loop.time()
         try:
             answer = await self._target.request("POST", headers, body, spec.timeout)
             self._judge(answer)
-        except (Undelivered, Unanswered, NotAllowed, Later) as error:
-            if not self._stopping.is_set():
-                why = (
-                    f"the target answered that it takes nothing now: {error}"
-                    if isinstance(error, Later)
-                    else str(error)
-                )
+        except (Undelivered, Unanswered, NotAllowed, Later, Reject) as error:
+            why = str(error)
+            if isinstance(error, Later):
+                gone = answer is not None and answer.status == 410
+                why = _GONE if gone else f"the target answered that it takes nothing now: {error}"
+            if not self._stopping.is_set() and not isinstance(error, Reject):
                 self.failing = Failing(self.failing.since if self.failing else datetime.now(UTC), why)
             raise
-        self.failing = None
+        else:
+            self.failing = None
+        finally:
+            if answer is not None or why is not None:
+                self._note(event, answer, why, loop.time() - began)
+
+    def _note(self, event: Event, answer: TargetAnswer | None, why: str | None, took_s: float) -> None:
+        status, text = (None, "") if answer is None else (answer.status, answer.body.decode(errors="replace"))
+        self._answers.append(WebhookAnswer(datetime.now(UTC), event.id, event.attempt, status, took_s, why, text))
 
     def _headers(self, event: Event, body: bytes) -> dict[str, str]:
         headers = to_headers(event)
@@ -393,7 +409,7 @@ class Delivery:
             return
         if status == 410:
             self.leaving()
-            self._ended("the target answered 410 Gone")
+            self._ended(_GONE)
             raise Later(0)
         if status in (429, 503):
             seconds = _retry_after(answer.headers.get("retry-after", ""))

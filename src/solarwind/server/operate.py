@@ -29,7 +29,7 @@ from ..records import DeadLetter, DelayedEvent, EventInfo, PurposeInfo, PurposeS
 from .call import Call, answer, in_pieces
 from .cloudevents import CloudEvent, to_cloudevent
 from .endpoint import Endpoint
-from .schemas import Id, PurposeName, ScheduleName, SinceText, TopicName
+from .schemas import Id, PurposeName, ScheduleName, SinceText, TopicName, WebhookName
 from .times import read_since
 
 Show = Callable[[Call, Any], Awaitable[Response]]
@@ -57,6 +57,7 @@ _FIELDS: dict[str, tuple[Any, Callable[[Any, str], Any]]] = {
     "version": (Annotated[int, Meta(ge=1, lt=MAX_COUNT)], _same),
     "share": (Annotated[float, Meta(ge=0, le=1)], _same),
     "limit": (Annotated[int, Meta(ge=1, le=MAX_PAGE)], _same),
+    "hook": (WebhookName, _same),
     "schedule": (ScheduleName, _same),
     "payload": (msgspec.Raw, lambda value, name: bytes(value)),
     "missed": (Literal["skip", "once"], _same),

@@ -1,8 +1,8 @@
 """An answer for who may watch and not see payloads: all of it but payloads, and errors, which may quote them.
 
 It goes by the types of answers, so that an operation to come needs nothing here: an event gets the payload null, of a
-content type of its own, and what a record has in a field named `error` or `payload` is replaced. Keys, ids and
-extensions are attributes of events, and are shown.
+content type of its own, and what a record has in a field named `error` or `payload` is replaced, or in one named
+`field`: the name of a payload's field. Keys, ids and extensions are attributes of events, and are shown.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..records import Trace
 
 T = TypeVar("T")
 
-_FIELDS = {"error", "payload"}
+_FIELDS = {"error", "payload", "field"}
 _TOGETHER = 100  # items in one turn of the loop
 
 

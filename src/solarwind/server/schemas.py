@@ -47,6 +47,7 @@ FIELD: Schema = {"type": "string", "maxLength": 200, "pattern": r"^\$(\.[A-Za-z0
 TopicName = Annotated[str, Meta(extra_json_schema=TOPIC)]
 PurposeName = Annotated[str, Meta(extra_json_schema=PURPOSE)]
 Id = Annotated[str, Meta(extra_json_schema=ID)]
+WebhookName = Annotated[str, Meta(extra_json_schema=TOPIC)]
 ScheduleName = Annotated[str, Meta(extra_json_schema=SCHEDULE)]
 EventKey = Annotated[str, Meta(extra_json_schema=KEY)]
 SinceText = Annotated[str, Meta(extra_json_schema=SINCE)]

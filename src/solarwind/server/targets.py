@@ -26,6 +26,7 @@ from ..logs import limited
 
 MAX_URL = 2_000  # characters
 MAX_ANSWER = 16 << 10  # bytes of an answer's body that are read, so that its connection can be reused
+EXCERPT = 500  # bytes of it that are kept, for people
 IDLE_S = 30.0  # how long an unused connection stays open
 _MAX_ADDRESSES = 8  # tried for one name
 _LOOK_UP_S = 5.0  # to resolve a name
@@ -256,10 +257,11 @@ class Unanswered(Exception):
 
 
 class TargetAnswer(msgspec.Struct, frozen=True):
-    """A target's answer without its body. The names of headers are in lower case."""
+    """A target's answer, and the beginning of its body. The names of headers are in lower case."""
 
     status: int
     headers: dict[str, str]
+    body: bytes = b""
 
 
 class Target:
@@ -281,12 +283,13 @@ class Target:
         reached."""
         sent = {"host": self._host, "user-agent": "solarwind", "accept": "*/*", **headers}
         answer: TargetAnswer | None = None
+        body_begin = bytearray()
         try:
             async with asyncio.timeout(timeout):
                 async with self._pool.stream(method, self._url, headers=list(sent.items()), content=body) as response:
                     names = {name.decode("ascii").lower(): value.decode("latin-1") for name, value in response.headers}
                     answer = TargetAnswer(response.status, names)
-                    await _drain(response)
+                    await _drain(response, body_begin)
         except TimeoutError:
             if answer is None:
                 raise Unanswered(f"expected an answer within {timeout} s, got none") from None
@@ -294,17 +297,18 @@ class Target:
             if answer is None:
                 raise Unanswered(f"expected an answer, got {type(error).__name__}: {error}") from None
         assert answer is not None
-        return answer
+        return msgspec.structs.replace(answer, body=bytes(body_begin))
 
     async def aclose(self) -> None:
         await self._pool.aclose()
 
 
-async def _drain(response: httpcore.Response) -> None:
-    """Read a short body, so that the connection can be reused; a long one closes it."""
+async def _drain(response: httpcore.Response, begin: bytearray) -> None:
+    """Read a short body, so that the connection can be reused; a long one closes it. `begin` gets its beginning."""
     size = 0
     async for part in response.aiter_stream():
         size += len(part)
+        begin += part[: EXCERPT - len(begin)]
         if size > MAX_ANSWER:
             return
 

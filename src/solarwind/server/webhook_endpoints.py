@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from msgspec import Meta, Struct
 from starlette.exceptions import HTTPException
@@ -20,7 +20,10 @@ WebhookView = Annotated[
         description="Its specification and state, and its secret once: in the answer that creates it.",
         extra_json_schema={
             "required": ["topic", "purpose", "name", "state", "url", "exchange", "version"],
-            "properties": {"state": {"enum": ["live", "failing", "ended", "refused"]}, "secret": {"type": "string"}},
+            "properties": {
+                "state": {"enum": list(get_args(known.State))},
+                "secret": {"type": "string"},
+            },
         },
     ),
 ]

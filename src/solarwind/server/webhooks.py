@@ -8,23 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
-from collections.abc import Callable, Collection, Coroutine, Iterator
+from collections import deque
+from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from time import time
-from typing import Any
+from time import time, time_ns
+from typing import Any, Literal
 
 import msgspec
 
 from ..engine.attention import command
-from ..engine.audit import other_entry
+from ..engine.audit import entry_of, other_entry
 from ..engine.base import Definition, Definitions
+from ..engine.request import Request
 from ..engine.tasks import Tasks
 from ..engine.watch import Fact, Facts
 from ..errors import (
     BadArgument,
-    BadName,
     BadPayload,
     Busy,
     ConflictError,
@@ -35,11 +35,11 @@ from ..errors import (
     Unavailable,
 )
 from ..logs import limited
-from ..names import check_purpose, check_topic
-from ..origin import MACHINE
-from ..records import Attention
+from ..names import check_purpose, check_topic, check_webhook
+from ..origin import MACHINE, this_process
+from ..records import Attention, WebhookAnswer, WebhookInfo
 from .access import Grant
-from .delivery import Delivery, Secret, Webhook, WebhookSpec, ask, make_secret
+from .delivery import Delivery, Failing, Secret, Webhook, WebhookSpec, ask, make_secret
 from .faults import read_body
 from .host import ServerHost
 from .json_check import check_json
@@ -50,27 +50,14 @@ log = logging.getLogger("solarwind")
 MAX_WEBHOOKS = 1_000
 OVERLAP_S = 86_400.0  # how long a replaced secret still signs
 LEAVE_S = 5.0  # for requests under way when a webhook is changed or removed
-_NAME = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
-_MAX_CHARACTERS = 200
+MAX_ANSWERS = 20  # of a target, that are known of each webhook
 
 _KIND = "webhook"
 _NOT_YET = "it could not start yet, which is tried again"
 _ONLY_SHOWN = "here it is only shown; `solarwind serve` delivers it"
 
 WebhookKey = tuple[str, str, str]
-
-
-class WebhookFacts(msgspec.Struct, frozen=True):
-    """What viewers see of a webhook. Its URL may contain a secret, so that `host` alone is shown."""
-
-    topic: str
-    purpose: str
-    name: str
-    host: str
-    exchange: str
-    version: int
-    state: str
-    error: str | None
+State = Literal["live", "failing", "paused", "refused", "ended"]
 
 
 class Webhooks:
@@ -95,10 +82,12 @@ class Webhooks:
         self._numbers: dict[WebhookKey, int] = {}  # the definition's number of each, also of removed ones
         self._unwatch: Callable[[], None] = lambda: None
         self._end_attention: Callable[[], None] = lambda: None
+        self._end_answers: Callable[[], None] = lambda: None
         self._refused: dict[WebhookKey, str] = {}  # why each could not join, or may not deliver
         self._barred: set[WebhookKey] = set()  # those whose owner may not listen
         self._deciding: set[WebhookKey] = set()
         self._at_work: dict[WebhookKey, Delivery] = {}
+        self._answers: dict[WebhookKey, deque[WebhookAnswer]] = {}  # of the targets
         self._changing = asyncio.Lock()  # one change at a time
         self._tasks = Tasks(lambda _: None)
         host.facts["webhooks"] = self.facts
@@ -109,6 +98,14 @@ class Webhooks:
         """Start the stored webhooks. Raise `StoreError` where they cannot be read."""
         self._unwatch = self._definitions.watch(_KIND, self._told)
         self._end_attention = self._host.wind.add_part(self.attention)
+        self._end_answers = self._host.wind.add_answers(
+            {
+                "webhooks": self._infos,
+                "webhook_answers": self._last_answers,
+                "pause_webhook": self._pause,
+                "resume_webhook": self._resume,
+            }
+        )
         async with self._changing:
             for definition in await self._definitions.list(_KIND):
                 key, webhook = _read(definition)
@@ -147,8 +144,8 @@ class Webhooks:
         self._barred.discard(key)
 
     async def _begin_or_refuse(self, webhook: Webhook) -> None:
-        """Start it, unless it has ended; if it cannot start, its state says why."""
-        if webhook.ended is not None:
+        """Start it, unless it has ended or is paused; if it cannot start, its state says why."""
+        if webhook.ended is not None or webhook.paused is not None:
             return
         if not self._delivers:
             self._refused[webhook.key] = _ONLY_SHOWN
@@ -171,6 +168,7 @@ class Webhooks:
         """Let requests finish within the grace period of handlers."""
         self._unwatch()
         self._end_attention()
+        self._end_answers()
         await self._tasks.wait()
         at_work, self._at_work = self._at_work, {}
         for delivery in at_work.values():
@@ -197,7 +195,7 @@ class Webhooks:
         before = self._known.get(key)
         if (
             before is not None
-            and key in self._at_work
+            and (key in self._at_work or before.paused is not None)
             and before.spec == spec
             and before.owner == grant.id
             and secret in (None, before.secrets[0].text)
@@ -220,6 +218,7 @@ class Webhooks:
                 rate=rate,
                 owner=grant.id,
                 owner_name=grant.name,
+                paused=before.paused if before is not None else None,
             )
             await self._replace(key, webhook)
         await self._note("webhook put", key, grant.name, url=read_url(spec.url).shown)
@@ -234,10 +233,7 @@ class Webhooks:
 
     def get(self, topic: str, purpose: str, name: str) -> dict[str, Any]:
         """Return one webhook, without its secret. Raise `BadName` and `NotFound`."""
-        key = _key(topic, purpose, name)
-        if key not in self._known:
-            raise _not_found(key)
-        return self._shown(self._known[key])
+        return self._shown(self._there(_key(topic, purpose, name)))
 
     def every(self) -> list[dict[str, Any]]:
         """Return the webhooks of all purposes."""
@@ -260,12 +256,63 @@ class Webhooks:
             if removed is not None:
                 self._numbers[key] = removed.number
             await self._end(key)
+            self._answers.pop(key, None)
         await self._note("webhook delete", key, grant.name)
 
     async def _note(self, verb: str, key: WebhookKey, by: str, **arguments: str) -> None:
         topic, purpose, name = key
         entry = other_entry(verb, by, datetime.now(UTC), topic, purpose, name=name, **arguments)
         await self._host.audit.note(entry)
+
+    # Operations ---------------------------------------------------------------------------------------
+
+    async def _pause(self, request: Request[None]) -> None:
+        """See `WebhookOperations.pause_webhook`."""
+        await self._set_paused(request, time())
+
+    async def _resume(self, request: Request[None]) -> None:
+        """See `WebhookOperations.resume_webhook`."""
+        await self._set_paused(request, None)
+
+    async def _set_paused(self, request: Request[None], paused: float | None) -> None:
+        key = self._asked(request)
+        async with self._changing:
+            webhook = self._there(key)
+            if webhook.ended is not None:
+                raise ConflictError(
+                    f"expected a webhook that may be paused and resumed, got {webhook.name!r}, which has ended: "
+                    f"{webhook.ended}: put it again"
+                )
+            if (webhook.paused is None) != (paused is None):
+                changed = msgspec.structs.replace(webhook, paused=paused)
+                await self._remember(changed)
+                self._refused.pop(key, None)
+                self._barred.discard(key)
+                await self._end(key)
+                await self._begin_or_refuse(changed)
+        request = msgspec.structs.replace(request, by=request.by or this_process())
+        await self._host.audit.note(entry_of(request, None, time_ns()))
+
+    async def _infos(self, request: Request[Any]) -> Sequence[WebhookInfo]:
+        """See `WebhookOperations.webhooks`."""
+        topic = request.arguments["topic"]
+        return [self._info(self._known[key]) for key in sorted(self._known) if topic in (None, key[0])]
+
+    async def _last_answers(self, request: Request[Any]) -> Sequence[WebhookAnswer]:
+        """See `WebhookOperations.webhook_answers`."""
+        key = self._asked(request)
+        self._there(key)
+        return [*reversed(self._answers.get(key, ()))][: request.arguments["limit"]]
+
+    @staticmethod
+    def _asked(request: Request[Any]) -> WebhookKey:
+        return request.arguments["topic"], request.arguments["purpose"], request.arguments["name"]
+
+    def _there(self, key: WebhookKey) -> Webhook:
+        """Return a webhook. Raise `NotFound`."""
+        if key not in self._known:
+            raise _not_found(key)
+        return self._known[key]
 
     # Owners --------------------------------------------------------------------------------------------
 
@@ -275,6 +322,8 @@ class Webhooks:
         if not self._delivers:
             return
         for key, webhook in self._known.items():
+            if webhook.paused is not None:  # its owner counts when it is resumed
+                continue
             is_changed = (self._refusal(webhook) is None) == (key in self._barred)
             if (is_changed or self._waits(webhook)) and key not in self._deciding:
                 self._deciding.add(key)
@@ -292,7 +341,7 @@ class Webhooks:
         try:
             async with self._changing:
                 webhook = self._known.get(key)
-                if webhook is None or webhook.ended is not None:
+                if webhook is None or webhook.ended is not None or webhook.paused is not None:
                     return
                 refusal = self._refusal(webhook)
                 if refusal is not None:
@@ -307,7 +356,8 @@ class Webhooks:
 
     def _waits(self, webhook: Webhook) -> bool:
         """Return whether it should be at work and is not."""
-        return webhook.ended is None and webhook.key not in self._at_work and webhook.key not in self._refused
+        goes = webhook.ended is None and webhook.paused is None
+        return goes and webhook.key not in self._at_work and webhook.key not in self._refused
 
     def _bar(self, key: WebhookKey, refusal: SolarWindError) -> None:
         log.warning("webhook %s of %r on topic %r delivers no more: %s", *reversed(key), refusal)
@@ -336,12 +386,13 @@ class Webhooks:
             await target.aclose()
 
     async def _replace(self, key: WebhookKey, webhook: Webhook) -> None:
-        """Start it in place of the former one, which goes on if that fails."""
+        """Start it in place of the former one, which goes on if that fails. One that is paused stays so."""
         before = self._known.get(key)
         was_at_work = key in self._at_work
         await self._end(key)
         try:
-            await self._begin(webhook)
+            if webhook.paused is None:
+                await self._begin(webhook)
             await self._remember(webhook)
         except BaseException:
             await self._end(key)
@@ -360,7 +411,8 @@ class Webhooks:
             self._spawn(self._ended(delivery, reason))
 
         host = self._host
-        delivery = Delivery(host.engine, host.limits, webhook, target, self._origin, ended, host.slices)
+        answers = self._answers.setdefault(key, deque(maxlen=MAX_ANSWERS))
+        delivery = Delivery(host.engine, host.limits, webhook, target, self._origin, ended, host.slices, answers)
         await delivery.start()
         self._at_work[key] = delivery
 
@@ -386,36 +438,36 @@ class Webhooks:
                 await self._end(key)
 
     def attention(self) -> Iterator[Attention]:
-        """Yield the webhooks that deliver nothing: their targets fail, or they could not join."""
+        """Yield the webhooks that deliver nothing: their targets fail, or they could not join, or are paused."""
         if not self._delivers:
             return
         for key, webhook in self._known.items():
+            names = webhook.topic, webhook.purpose
+            if webhook.paused is not None and webhook.ended is None:
+                paused = datetime.fromtimestamp(webhook.paused, UTC)
+                text = f"Its webhook {webhook.name!r} is paused and sends nothing: resume it when it may go on"
+                resume = command("webhooks", "resume", names=key)
+                yield Attention("webhook paused", "low", *names, paused, text, resume)
+                continue
             delivery, refusal = self._at_work.get(key), self._refused.get(key)
             refusal = _NOT_YET if delivery is None and refusal is None else refusal
             failing = delivery.failing if delivery is not None else None
             if webhook.ended is None and (failing is not None or refusal is not None):
                 why, since = (failing.error, failing.since) if failing is not None else (refusal, None)
-                text, names = f"its webhook {webhook.name!r} delivers nothing", (webhook.topic, webhook.purpose)
-                shown = command("purposes", names=(webhook.topic,))
+                text = f"Its webhook {webhook.name!r} delivers nothing"
+                shown = command("webhooks", "answers", names=key)
                 yield Attention("webhook failing", "medium", *names, since, text, shown, why)
 
     def facts(self) -> Facts:
         """Return what viewers see of the webhooks."""
         found = Facts()
         for (topic, purpose, name), webhook in self._known.items():
-            shown = self._shown(webhook)
-            record = WebhookFacts(
-                topic,
-                purpose,
-                name,
-                read_url(webhook.spec.url).host,
-                webhook.spec.exchange,
-                webhook.spec.version,
-                shown["state"],
-                shown["reason"],
-            )
-            found[f"{topic}/{purpose}/{name}"] = Fact(topic, purpose, record)
+            found[f"{topic}/{purpose}/{name}"] = Fact(topic, purpose, self._info(webhook))
         return found
+
+    def _info(self, webhook: Webhook) -> WebhookInfo:
+        spec, (state, reason, _) = webhook.spec, self._state(webhook)
+        return WebhookInfo(*webhook.key, read_url(spec.url).host, spec.exchange, spec.version, state, reason)
 
     async def _remember(self, webhook: Webhook) -> None:
         """Store it in place of the version known here. Raise `ConflictError` where another server has changed it."""
@@ -424,15 +476,23 @@ class Webhooks:
         definition = await self._definitions.put(_KIND, _definition_name(key), value, before=before)
         self._known[key], self._numbers[key] = webhook, definition.number
 
-    def _shown(self, webhook: Webhook) -> dict[str, Any]:
-        spec, reason = webhook.spec, webhook.ended or self._refused.get(webhook.key)
-        state = "ended" if webhook.ended else "refused" if reason else "live"
+    def _state(self, webhook: Webhook) -> tuple[State, str | None, Failing | None]:
+        """Return its state, why it is not live, and since when and why its target fails."""
+        if webhook.ended is not None:
+            return "ended", webhook.ended, None
+        if webhook.paused is not None:
+            return "paused", None, None
+        if webhook.key in self._refused:
+            return "refused", self._refused[webhook.key], None
         delivery = self._at_work.get(webhook.key)
-        failing = delivery.failing if delivery is not None and state == "live" else None
-        if failing is not None:
-            state, reason = "failing", failing.error
-        elif state == "live" and delivery is None:
-            state, reason = "failing", _NOT_YET
+        if delivery is None:
+            return "failing", _NOT_YET, None
+        failing = delivery.failing
+        return ("live", None, None) if failing is None else ("failing", failing.error, failing)
+
+    def _shown(self, webhook: Webhook) -> dict[str, Any]:
+        spec, (state, reason, failing) = webhook.spec, self._state(webhook)
+        paused = None if webhook.paused is None else datetime.fromtimestamp(webhook.paused, UTC)
         shown: dict[str, Any] = {
             "topic": webhook.topic,
             "purpose": webhook.purpose,
@@ -440,6 +500,7 @@ class Webhooks:
             "state": state,
             "reason": reason,
             "failing_since": msgspec.to_builtins(failing.since) if failing is not None else None,
+            "paused_since": msgspec.to_builtins(paused),
             "owner": webhook.owner_name or None,
             **msgspec.to_builtins(spec),
             "url": read_url(spec.url).shown,
@@ -469,14 +530,7 @@ def _read_wanted(body: bytes, max_nesting: int) -> WebhookSpec:
 
 
 def _key(topic: str, purpose: str, name: str) -> WebhookKey:
-    check_topic(topic)
-    check_purpose(purpose)
-    if not _NAME.fullmatch(name) or len(name) > _MAX_CHARACTERS:
-        raise BadName(
-            f"expected a webhook's name of 1 to {_MAX_CHARACTERS} characters, words of A-Z a-z 0-9 _ - joined by "
-            f"single dots, got {name[:80]!a}"
-        )
-    return topic, purpose, name
+    return check_topic(topic), check_purpose(purpose), check_webhook(name)
 
 
 def _not_found(key: WebhookKey) -> SolarWindError:

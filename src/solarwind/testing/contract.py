@@ -34,6 +34,7 @@ from .rules.operating import OperatingRules  # noqa: E402
 from .rules.outbox import OutboxRules  # noqa: E402
 from .rules.outcomes import OutcomeRules  # noqa: E402
 from .rules.place import LocalPlace, Place, a_while, on_loop, until  # noqa: E402
+from .rules.resending import ResendingRules  # noqa: E402
 from .rules.rollouts import RolloutRules  # noqa: E402
 from .rules.schedules import ScheduleRules  # noqa: E402
 from .rules.service import ServiceRules  # noqa: E402
@@ -60,6 +61,7 @@ class EngineContract(
     OperatingRules,
     OutboxRules,
     OutcomeRules,
+    ResendingRules,
     RolloutRules,
     ScheduleRules,
     ServiceRules,
