@@ -39,9 +39,11 @@ test: lint
 check: lint types
 	$(BIN)/python -m pytest -n 2 tests/core tests/test_arrows.py tests/test_contract.py -k "not Sqlite and not is_found_out"
 
-lint: $(VENV)/.test
+lint: $(VENV)/.test $(VENV)/.eslint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	@if [ -f $(VENV)/eslint.mjs ] && command -v node > /dev/null; then node tests/console/lint.mjs $(VENV)/eslint.mjs src/solarwind/console; \
+	else echo "ESLint or Node is not here: the JavaScript of the console is not linted"; fi
 
 types: $(VENV)/.test
 	$(BIN)/mypy
@@ -133,7 +135,13 @@ $(VENV)/.peers $(VENV)/.prometheus $(VENV)/.brokers: $(VENV)/bin/python Makefile
 
 # axe-core, with which tests look at the console. Where npm cannot fetch it, they look without it.
 $(VENV)/.axe: $(VENV)/.test src/solarwind/console/vendor/vendor.lock
-	@cd tests && ../$(BIN)/python -m console.vendoring ../$(VENV)/axe.js || echo "axe-core cannot be fetched here: pages are looked at without it"
+	@cd tests && ../$(BIN)/python -m console.vendoring axe-core ../$(VENV)/axe.js || echo "axe-core cannot be fetched here: pages are looked at without it"
+	touch $@
+
+# ESLint, with which the modules of the console are linted: by name and version, and the hash that the lock has of it.
+$(VENV)/.eslint: $(VENV)/.test src/solarwind/console/vendor/vendor.lock
+	@cd tests && ../$(BIN)/python -m console.vendoring eslint-linter-browserify ../$(VENV)/eslint.mjs || \
+		echo "ESLint cannot be fetched here"
 	touch $@
 
 # Compile the tests once: in a new checkout each worker would do that for itself, all at the same time. What is wrong with

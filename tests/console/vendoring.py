@@ -1,7 +1,8 @@
-"""The modules of others that the console has in it, and axe-core, which only tests use: `python -m console.vendoring`.
+"""The modules of others that the console has in it, and what only looks at it: `python -m console.vendoring`.
 
 It packs each of `PACKAGES` with npm, writes the files that are wanted, with their licence, and what they are into
-`vendor.lock`. With an argument, the path of a file, it writes axe-core there instead, if that is as the lock says.
+`vendor.lock`. With the name of one of `TOOLS` and the path of a file it writes that there instead, if it is as the lock
+says: axe-core, with which tests look at the pages, or ESLint, with which the modules are linted.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from typing import Any, NamedTuple
 VENDOR = Path(__file__).parents[2] / "src" / "solarwind" / "console" / "vendor"
 LOCK = VENDOR / "vendor.lock"
 AXE = "axe-core"
+ESLINT = "eslint-linter-browserify"  # ESLint's linter without its command, as one file that needs no other
+TOOLS = (AXE, ESLINT)
 
 
 class Package(NamedTuple):
@@ -34,6 +37,7 @@ PACKAGES = {
     "@preact/signals-core": Package("1.14.5", {"dist/signals-core.mjs": "signals-core.js"}),
     "@preact/signals": Package("2.11.4", {"dist/signals.mjs": "signals.js"}),
     AXE: Package("4.14.1", {"axe.min.js": "axe.js"}),
+    ESLINT: Package("10.11.0", {"linter.mjs": "eslint.mjs"}),
 }
 # There is no import map, which would be inline: so packages are imported as the files that they are here.
 IMPORTS = {
@@ -87,8 +91,8 @@ def vendor() -> None:
                 "integrity": integrity,
                 "files": {},
             }
-            if name == AXE:
-                lock[name]["files"] = {"axe.js": digest(found["axe.min.js"])}
+            if name in TOOLS:
+                lock[name]["files"] = {ours: digest(found[theirs]) for theirs, ours in package.files.items()}
                 continue
             files = {ours: adapted(found[theirs], ours) for theirs, ours in package.files.items()}
             files[f"{name.replace('@', '').replace('/', '-')}.LICENSE"] = found["LICENSE"]
@@ -98,17 +102,18 @@ def vendor() -> None:
     LOCK.write_text(json.dumps(lock, indent=1) + "\n")
 
 
-def fetch_axe(path: Path) -> None:
-    """Write axe-core, if it is what the lock says."""
+def fetch(name: str, path: Path) -> None:
+    """Write the file of a tool, if it is what the lock says."""
     with tempfile.TemporaryDirectory() as folder:
-        archive, integrity = pack(AXE, Path(folder))
-        if integrity != json.loads(LOCK.read_text())[AXE]["integrity"]:
-            raise SystemExit(f"expected {AXE} as vendor.lock has it, got another: look what it is")
-        path.write_bytes(read(archive)["axe.min.js"])
+        archive, integrity = pack(name, Path(folder))
+        if integrity != json.loads(LOCK.read_text())[name]["integrity"]:
+            raise SystemExit(f"expected {name} as vendor.lock has it, got another: look what it is")
+        (theirs,) = PACKAGES[name].files
+        path.write_bytes(read(archive)[theirs])
 
 
 if __name__ == "__main__":
     if sys.argv[1:]:
-        fetch_axe(Path(sys.argv[1]))
+        fetch(sys.argv[1], Path(sys.argv[2]))
     else:
         vendor()

@@ -21,7 +21,7 @@ import { TracePage } from "./pages/trace.js";
 import { Instances } from "./pages/instances.js";
 import { Later } from "./pages/later.js";
 import { RolloutPage, Rollouts } from "./pages/rollouts.js";
-import { Webhooks } from "./pages/webhooks.js";
+import { WebhookPage, Webhooks } from "./pages/webhooks.js";
 import { System } from "./pages/system.js";
 import { FlowMap } from "./pages/map.js";
 import { Found } from "./pages/found.js";
@@ -38,7 +38,7 @@ const PAGES = {
   instances: { 0: Instances },
   later: { 0: Later },
   rollouts: { 0: Rollouts, 2: RolloutPage },
-  webhooks: { 0: Webhooks },
+  webhooks: { 0: Webhooks, 3: WebhookPage },
   system: { 0: System },
   search: { 0: Found },
 };
@@ -98,7 +98,7 @@ function Header({ own }) {
     })}</nav>
     <div class="tools">
       <${Search} />
-      <button type="button" class="small" onClick=${nextTheme} title="Key: c">${theme.value === "system" ? "Auto" : theme.value === "dark" ? "Dark" : "Light"}<span class="unseen"> colours</span></button>
+      <button type="button" class="small" onClick=${nextTheme} title=${`Theme: ${theme.value === "system" ? "as your system has it" : theme.value}. Key: c`}><span aria-hidden="true">${"◐\u00a0"}</span><span class="unseen">Theme: </span>${{ system: "Auto", light: "Light", dark: "Dark" }[theme.value]}</button>
       <button type="button" class="small" onClick=${() => (helps.value = true)} title="Key: ?" aria-label="Keys">?</button>
       ${!own.admin && html`<span class="state quiet" title=${`The token ${own.name} may watch, and change nothing`}>read only</span>`}
       ${token() && html`<button type="button" class="small" onClick=${() => signOut()} title=${`Signed in as ${own.name}`}>Sign out</button>`}

@@ -1,5 +1,6 @@
 // The console: a page on the facts of a Solar Wind server. It begins here.
 import { html, render } from "./core/ui.js";
+import { rest } from "./core/clock.js";
 import { begin } from "./core/facts.js";
 import { askRights } from "./core/session.js";
 import { learnOperations } from "./core/verbs.js";
@@ -19,7 +20,7 @@ async function start() {
     } catch (error) {
       root.replaceChildren();
       render(html`<p class="start" role="status">The server cannot be asked: ${error.message}. It is tried again.</p>`, root);
-      await new Promise((done) => setTimeout(done, AGAIN_MS));
+      await rest(AGAIN_MS);
     }
   }
   begin();

@@ -87,7 +87,6 @@ from .webhook_part import WebhookOperations
 if TYPE_CHECKING:  # a client of a server needs the table of operations, and nothing of a dispatcher
     from ..core.dispatcher import Dispatcher
     from ..core.purpose import Purpose as LivePurpose
-    from ..store.delays import DelayedCount
     from .cache import LogCache
     from .history import Trimmer
     from .nobody import NobodyUp

@@ -2,7 +2,7 @@
 import { parseExactly, writeExactly } from "./json.js";
 import { authorization, ROOT, signOut } from "./session.js";
 
-export class Refused extends Error {
+class Refused extends Error {
   constructor(problem) {
     super(problem.detail);
     this.status = problem.status;
@@ -45,4 +45,5 @@ export function withQuery(path, query) {
 }
 
 export const topicPath = (topic) => `/v1/topics/${encodeURIComponent(topic)}`;
+export const webhookPath = (topic, purpose, name) => `${purposePath(topic, purpose)}/webhooks/${encodeURIComponent(name)}`;
 export const purposePath = (topic, purpose) => `${topicPath(topic)}/purposes/${encodeURIComponent(purpose)}`;

@@ -1,6 +1,7 @@
 // All facts of the dispatcher, as the server's `/v1/watch` says them: a snapshot, and what changes.
 import { batch, effect, signal } from "./ui.js";
 import { askRights, rights, signOut } from "./session.js";
+import { rest } from "./clock.js";
 import { readStream } from "./stream.js";
 
 const PARTS = ["topics", "purposes", "instances", "attention", "audit", "stores", "webhooks", "server"];
@@ -21,7 +22,7 @@ let changed = new Map();
 const isObject = (value) => value !== null && typeof value === "object" && !Array.isArray(value);
 
 // Return a fact with a merge patch (RFC 7396) applied.
-export function merged(fact, change) {
+function merged(fact, change) {
   const made = { ...fact };
   for (const [name, value] of Object.entries(change)) {
     if (value === null) delete made[name];
@@ -81,7 +82,7 @@ async function watch(abort) {
     }
     if (abort.aborted) return;
     state.value = { name: "away", why };
-    await new Promise((done) => setTimeout(done, AGAIN_MS));
+    await rest(AGAIN_MS);
     if (!abort.aborted) await askRights().catch(() => null); // a revoked token is noticed, a server that is back too
   }
 }

@@ -15,12 +15,12 @@ export function rate(value) {
 
 export function bytes(value) {
   if (value === null || value === undefined) return "not known";
-  let at = 0;
-  while (value >= 1024 && at < SIZES.length - 1) {
-    value /= 1024;
+  let [size, at] = [value, 0];
+  while (size >= 1024 && at < SIZES.length - 1) {
+    size /= 1024;
     at += 1;
   }
-  return `${at && value < 100 ? value.toFixed(1) : Math.round(value)} ${SIZES[at]}`;
+  return `${at && size < 100 ? size.toFixed(1) : Math.round(size)} ${SIZES[at]}`;
 }
 
 // A duration in seconds, in its two largest units.
@@ -40,8 +40,8 @@ export function seconds(value) {
 export function ago(time, now) {
   const passed = (now - Date.parse(time)) / 1000;
   if (Math.abs(passed) < 1.5) return "now";
-  const whole = Math.floor(Math.abs(passed));
-  const text = whole < 60 ? `${whole} s` : seconds(whole);
+  const full = Math.floor(Math.abs(passed));
+  const text = full < 60 ? `${full} s` : seconds(full);
   return passed < 0 ? `in ${text}` : `${text} ago`;
 }
 

@@ -44,5 +44,6 @@ export const pages = {
   event: (topic, id) => to(["events", topic, id]),
   trace: (id) => to(["trace", id]),
   dead: (topic, purpose, error) => to(["dead", topic, purpose].filter(Boolean), { error }),
+  webhook: (topic, purpose, name) => to(["webhooks", topic, purpose, name]),
   rollout: (topic, purpose) => to(["rollouts", topic, purpose]),
 };

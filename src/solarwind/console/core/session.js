@@ -48,12 +48,12 @@ export function signOut(why = "") {
   rights.value = null;
 }
 
-// Whether the token has the right that a verb on this topic needs.
+// Whether the token has the right that a verb on this topic needs; on any topic, where it is yet to be stated.
 export function may(right, { topic, purpose }) {
   const own = rights.value;
   if (!own || own === "asking") return false;
   if (right === "fire") return own.fire.includes("*") || own.fire.includes(topic);
   const any = (wanted, name) => wanted === "*" || wanted === name;
-  if (right === "listen") return own.listen.some((each) => any(each.topic, topic) && any(each.purpose, purpose));
+  if (right === "listen") return own.listen.some((each) => topic === undefined || (any(each.topic, topic) && any(each.purpose, purpose)));
   return right === "watch" ? own.watch : own.admin;
 }

@@ -2,9 +2,9 @@
 import { h, render, Component } from "../vendor/preact.js";
 import htm from "../vendor/htm.js";
 
-export { useEffect, useMemo, useRef, useState } from "../vendor/hooks.js";
-export { batch, computed, effect, signal, useComputed, useSignal } from "../vendor/signals.js";
-export { Component, h, render };
+export { useEffect, useMemo, useRef } from "../vendor/hooks.js";
+export { batch, effect, signal, useSignal } from "../vendor/signals.js";
+export { Component, render };
 
 // Characters that would not be seen, or turn around what stands beside them, are shown by their numbers.
 const UNSEEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]/g;

@@ -4,12 +4,13 @@ import { writeExactly } from "./json.js";
 import { ROOT, token } from "./session.js";
 
 // Arguments of a command that have no option's name, by their kind.
-const BARE = new Set(["topic", "topic?", "purpose", "id", "schedule"]);
+const BARE = new Set(["topic", "topic?", "purpose", "id", "schedule", "hook"]);
 let operations = {};
 
 // What is no operation, and so not in the server's list.
 const OTHERS = {
   fire: { method: "POST", path: "/v1/topics/{topic}/events", right: "fire", kinds: {}, words: null },
+  put_webhook: { method: "PUT", path: "/v1/topics/{topic}/purposes/{purpose}/webhooks/{name}", right: "listen", kinds: {} },
   delete_webhook: { method: "DELETE", path: "/v1/topics/{topic}/purposes/{purpose}/webhooks/{name}", right: "listen", kinds: {} },
 };
 

@@ -46,7 +46,7 @@ function Attention() {
 
 function Point({ of }) {
   const where = of.purpose ? pages.purpose(of.topic, of.purpose) : of.topic ? pages.topic(of.topic) : to(["system"]);
-  const address = of.kind === "dead letters" ? pages.dead(of.topic, of.purpose) : of.kind === "webhook failing" ? to(["webhooks"]) : of.kind === "schedule missed" ? to(["later"]) : where;
+  const address = of.kind === "dead letters" ? pages.dead(of.topic, of.purpose) : of.kind.startsWith("webhook") ? to(["webhooks"]) : of.kind === "schedule missed" ? to(["later"]) : where;
   return html`<div class="line">
       <${State} name=${of.urgency} />
       <a href=${address} dir="auto"><strong>${of.kind}</strong>${of.purpose && html` · ${of.purpose}`}${of.topic && html` <span class="quiet">on ${of.topic}</span>`}</a>

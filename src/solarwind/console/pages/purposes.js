@@ -1,5 +1,5 @@
 // The purposes, and one of them: how it stands, where it is in its topic's history, and its verbs.
-import { html } from "../core/ui.js";
+import { html, useSignal } from "../core/ui.js";
 import { listOf, purposeOf, purposes } from "../core/facts.js";
 import { courseOf } from "../core/courses.js";
 import { get, purposePath, topicPath } from "../core/api.js";
@@ -17,6 +17,8 @@ import { Time } from "../parts/time.js";
 import { Verb } from "../parts/verb.js";
 
 const AGAIN_MS = 10_000;
+const RETRIES_MS = 3_000;
+const RETRIES = 20; // that are asked for at first
 const COURSE = "Settled, while this page was open";
 
 const NONE = { in_hand: 0, room: 0 };
@@ -82,6 +84,7 @@ export function PurposePage({ names: [topic, purpose] }) {
   return html`<${Page} title=${purpose} trail=${trail} actions=${verbs}>
     <${Standing} topic=${topic} purpose=${purpose} stands=${stands} instances=${instances} />
     ${pends && html`<${Section} title="Where it is in the history"><${Course} topic=${topic} stands=${stands} /></${Section}>`}
+    ${pends && html`<${Retries} topic=${topic} purpose=${purpose} />`}
     <${Section} title="Events a second"><${Rates} path=${`${purposePath(topic, purpose)}/rates`} marks=${joins([{ ...stands, purpose }])} /></${Section}>
     <${Section} title="How long its handlers take"><${Times} topic=${topic} purpose=${purpose} /></${Section}>
     <${Section} title="Instances" aside=${plural(instances.length, "instance")}>
@@ -92,11 +95,13 @@ export function PurposePage({ names: [topic, purpose] }) {
 
 function Standing({ topic, purpose, stands, instances }) {
   const sum = (name) => instances.reduce((total, each) => total + each[name], 0);
+  const hooks = listOf("webhooks").filter((each) => each.topic === topic && each.purpose === purpose);
   const versions = stands.versions.map((version, at) => html`<span class="version">v${version} <${State} name=${stands.version_states?.[at] ?? "current"} /></span> `);
   return html`<${Facts} of=${[
     ["State", html`<${State} name=${stands.state} />`],
     ["Exchange", stands.exchange],
     ["Versions", html`<a href=${pages.rollout(topic, purpose)}>${versions}</a>`],
+    hooks.length > 0 && ["Webhooks", hooks.map((each) => html`<a href=${pages.webhook(topic, purpose, each.name)}>${each.name}</a> <${State} name=${each.state} /> `)],
     ["In hand", instances.length ? html`<${Gauge} value=${sum("in_hand")} of=${sum("room")} label="Used room of its instances" />` : "no instance"],
     ["Pending", count(stands.pending)],
     stands.delay > 0 && ["Its delay", seconds(stands.delay)],
@@ -129,6 +134,25 @@ function Course({ topic, stands }) {
     </div>
     <ul class="legend">${parts.map(([name, number, text]) => html`<li><span class=${`swatch ${name}`} aria-hidden="true"></span>${count(number)} ${text}</li>`)}</ul>
     <p class="quiet">${stands.oldest ? html`The floor, its oldest event that is left, is from <${Time} at=${stands.oldest} />; the head is ${plural(of.fired, "event")} long.` : `It has nothing left of the ${plural(of.fired, "event")} that ${of.fired === 1 ? "was" : "were"} fired.`}</p>`;
+}
+
+// What waits for a retry, the next one first.
+function Retries({ topic, purpose }) {
+  const limit = useSignal(RETRIES);
+  const done = useSignal(0);
+  const { answer, error } = useAnswer(() => get(`${purposePath(topic, purpose)}/retries`, { limit: limit.value }), [topic, purpose, Math.floor(now.value / RETRIES_MS), limit.value, done.value]);
+  const columns = [
+    { name: "id", label: "Event", cell: (each) => html`<a href=${pages.event(topic, each.id)} class="id" dir="auto">${each.id}</a>` },
+    { name: "due", label: "Again", cell: (each) => html`<${Time} at=${each.due} />` },
+    { name: "attempts", label: "Attempts", number: true, cell: (each) => html`${each.attempts} <span class="quiet">v${each.version}</span>` },
+    { name: "error", label: "Last error", cell: (each) => (each.error ? html`<span class="error" dir="auto">${each.error}</span>` : html`<span class="quiet">not known</span>`) },
+  ];
+  const verb = html`<${Verb} name="retry" of=${{ topic, purpose }} small after=${() => (done.value += 1)} disabled=${!answer?.retries.length && "Nothing waits for a retry."} />`;
+  return html`<${Section} title="Retries next" aside=${verb}>
+    ${error && html`<${Failure} error=${error} />`}
+    ${answer && html`<${Table} label="Retries next" columns=${columns} rows=${answer.retries} keyOf=${(each) => each.id} empty=${html`<p class="quiet">Nothing waits for a retry.</p>`} />`}
+    ${answer?.next && html`<p class="more">The next ${count(limit.value)} are shown. <button type="button" class="small" onClick=${() => (limit.value += 5 * RETRIES)}>Show more</button></p>`}
+  </${Section}>`;
 }
 
 function Times({ topic, purpose }) {

@@ -49,7 +49,7 @@ export function RolloutPage({ names: [topic, purpose] }) {
   const columns = [
     { name: "version", label: "Version", value: (each) => each.version, cell: (each) => html`<strong>v${each.version}</strong>` },
     { name: "state", label: "State", value: (each) => each.state, cell: (each) => html`<${State} name=${each.state} />` },
-    { name: "share", label: "Share", number: true, value: (each) => Number(each.share), cell: (each) => perCent(Number(each.share)) },
+    { name: "share", label: "Share of events", number: true, value: (each) => Number(each.share), cell: (each) => perCent(Number(each.share)) },
     delays && { name: "delay", label: "Delay", number: true, value: (each) => Number(each.delay), cell: (each) => seconds(Number(each.delay)) },
     { name: "instances", label: "Instances", number: true, value: (each) => each.instances },
     { name: "pending", label: "Pending", number: true, value: (each) => each.pending, cell: (each) => count(each.pending) },
@@ -64,7 +64,7 @@ export function RolloutPage({ names: [topic, purpose] }) {
         <${Verb} name="promote" of=${{ ...of, version }} small after=${after} /></span>` },
   ].filter(Boolean);
   const shadows = answer.versions.some((each) => each.compared > 0);
-  return html`<${Page} title=${`Versions of ${purpose}`} trail=${trail} actions=${html`<${Verb} name="rollback" of=${of} after=${after} disabled=${answer.versions.length < 2 && "There is one version only."} />`}>
+  return html`<${Page} title=${`Versions of ${purpose}`} trail=${trail} actions=${html`<${Verb} name="rollback" of=${of} after=${after} disabled=${answer.before === null && "No version was current before."} />`}>
     ${error && html`<${Failure} error=${error} />`}
     ${answer.intended !== answer.current && html`<p class="live away">Version ${answer.intended} is to be current, and has no instance: version ${answer.current} is so meanwhile.</p>`}
     <${Table} label="Versions" columns=${columns} rows=${answer.versions} keyOf=${(each) => each.version} sort="version" />

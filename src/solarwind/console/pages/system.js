@@ -1,11 +1,12 @@
-// The system: stores, connections, the limits of the server, and what operators did.
-import { html } from "../core/ui.js";
+// The system: stores, who owns which topics, connections, limits, what operators did, and all facts as a file.
+import { html, useSignal } from "../core/ui.js";
 import { get } from "../core/api.js";
 import { now } from "../core/clock.js";
 import { facts, listOf } from "../core/facts.js";
-import { bytes, count, seconds } from "../core/format.js";
+import { bytes, count, plural, seconds } from "../core/format.js";
 import { pages } from "../core/router.js";
 import { useAnswer } from "../parts/asked.js";
+import { csvOf, download } from "../parts/download.js";
 import { Facts, Failure, Page, Section } from "../parts/page.js";
 import { Histogram } from "../parts/spark.js";
 import { State } from "../parts/state.js";
@@ -13,11 +14,13 @@ import { Table } from "../parts/table.js";
 import { Time } from "../parts/time.js";
 
 const AGAIN_MS = 5_000;
+const TOPICS = 20; // of an owner that are named
 
 export function System() {
   const open = facts.server.value.get("connections") ?? {};
   return html`<${Page} title="System">
     <${Section} title="Stores"><${Stores} /></${Section}>
+    <${Section} title="Owners" aside="which process has which topics"><${Owners} /></${Section}>
     <${Section} title="Connections of this server"><${Facts} of=${[
       ["WebSocket clients", count(open.websockets)],
       ["Viewers", count(open.viewers)],
@@ -25,6 +28,7 @@ export function System() {
     ]} /></${Section}>
     <${Section} title="What operators did" aside="the last 100"><${Audit} /></${Section}>
     <${Section} title="Limits"><${Limits} /></${Section}>
+    <${Section} title="Export"><${Export} /></${Section}>
   </${Page}>`;
 }
 
@@ -40,6 +44,26 @@ function Stores() {
     ]} />
     <h3>How long commits take</h3>
     <${Histogram} counts=${each.commits.counts} sum=${Number(each.commits.sum_s)} label="Commit times" />`);
+}
+
+function Owners() {
+  const { answer, error } = useAnswer(() => get("/v1/owners"), [Math.floor(now.value / AGAIN_MS)]);
+  const columns = [
+    { name: "owner", label: "Process", cell: (each) => html`<span dir="auto" class="wrap">${each.owner || "nobody"}</span>` },
+    { name: "stream", label: "Partition", cell: (each) => html`<span dir="auto" class="wrap">${each.partition} <span class="quiet">${each.stream}</span></span>` },
+    { name: "topics", label: "Topics", wide: true, cell: ({ topics }) => (topics ? html`${plural(topics.length, "topic")} <span class="quiet wrap">${topics.slice(0, TOPICS).join(", ")}${topics.length > TOPICS && " …"}</span>` : "no answer") },
+  ];
+  return html`${error && html`<${Failure} error=${error} />`}
+    ${answer && html`<${Table} label="Owners" columns=${columns} rows=${answer.owners} keyOf=${(each) => each.partition} />`}`;
+}
+
+// What this page knows of a part, as a file.
+function Export() {
+  const part = useSignal("purposes");
+  const rows = () => listOf(part.value).map(({ at, ...fact }) => ({ key: at, ...fact }));
+  return html`<div class="filters"><label>Facts <select value=${part.value} onChange=${(event) => (part.value = event.target.value)}>${Object.keys(facts).map((each) => html`<option value=${each} selected=${each === part.value}>${each}</option>`)}</select></label>
+    <button type="button" class="small" onClick=${() => download(`${part.value}.csv`, csvOf(rows()), "text/csv")}>Download CSV</button>
+    <button type="button" class="small" onClick=${() => download(`${part.value}.json`, JSON.stringify(rows(), null, 1), "application/json")}>Download JSON</button></div>`;
 }
 
 function Audit() {

@@ -5,12 +5,15 @@ import { facts, returns, state } from "../core/facts.js";
 import { count } from "../core/format.js";
 import { writeExactly } from "../core/json.js";
 import { pages, route, setQuery } from "../core/router.js";
+import { download } from "./download.js";
 import { Failure } from "./page.js";
 import { Time } from "./time.js";
 
 const PAGE = 100;
 const TAIL = 50;
 const SHOWN = 200; // characters of a payload
+const SAVED = 10_000; // events in a file,
+const SAVED_CHARACTERS = 50_000_000; // and so much of them, about
 const SINCE = [["beginning", "the beginning"], ["7d", "7 days ago"], ["1d", "a day ago"], ["1h", "an hour ago"], ["5m", "5 minutes ago"]];
 
 const path = (topic) => `${topicPath(topic)}/events`;
@@ -85,5 +88,29 @@ export function History({ topic }) {
     ${error && html`<${Failure} error=${error} />`}
     <${EventList} topic=${topic} events=${events} label="History" />
     <p class="more">${count(events.length)} ${events.length === 1 ? "event is" : "events are"} shown, in the order accepted.
+      ${events.length > 0 && html` <${Saving} topic=${topic} query=${{ since, key }} /> `}
       ${next && html` <button type="button" class="small" disabled=${reading} onClick=${() => read({ after: next, key, limit: PAGE }, events)}>Next page</button>`}</p>`;
+}
+
+// The events as a file, a CloudEvent a line: asked for page by page, as far as a page of the browser should hold.
+function Saving({ topic, query }) {
+  const how = useSignal("");
+  const save = async () => {
+    const lines = [];
+    let size = 0;
+    let after;
+    try {
+      do {
+        how.value = `Reading, ${count(lines.length)} so far …`;
+        const page = await get(path(topic), { ...(after ? { after, key: query.key } : query), limit: PAGE * 10 });
+        for (const event of page.events) size += lines[lines.push(writeExactly(event)) - 1].length;
+        after = page.next;
+      } while (after && lines.length < SAVED && size < SAVED_CHARACTERS);
+      download(`${topic}.ndjson`, lines.map((each) => `${each}\n`).join(""), "application/x-ndjson");
+      how.value = `${count(lines.length)} events are in the file${after ? ": there are more behind them" : ""}.`;
+    } catch (error) {
+      how.value = error.message;
+    }
+  };
+  return html`<button type="button" class="small" onClick=${save}>Download NDJSON</button> <span role="status">${how.value}</span>`;
 }

@@ -1,5 +1,6 @@
 // Dead letters: reading them page by page, and in groups of the same purpose and the same kind of error.
 import { get, purposePath } from "../core/api.js";
+import { rest as pause } from "../core/clock.js";
 import { perform } from "../core/verbs.js";
 
 const PAGE = 1_000;
@@ -49,7 +50,7 @@ export async function toLetters(verb, wanted, rate, note) {
   const size = rate || PAGE;
   let done = 0;
   for (let at = 0; at < ids.length; at += size) {
-    if (rate && at) await new Promise((next) => setTimeout(next, SECOND_MS));
+    if (rate && at) await pause(SECOND_MS);
     done += (await perform(verb, { ...rest, ids: ids.slice(at, at + size) }))[key];
     note(`${done} of ${ids.length} …`);
   }

@@ -33,7 +33,7 @@ export function Histogram({ counts, sum, label }) {
 
 const bound = (at) => (at < BOUNDS.length ? seconds(BOUNDS[at]) : "more");
 
-export function quantile(counts, part) {
+function quantile(counts, part) {
   let left = part * counts.reduce((a, b) => a + b, 0);
   for (let at = 0; at < BOUNDS.length; at += 1) {
     const before = at ? BOUNDS[at - 1] : 0;

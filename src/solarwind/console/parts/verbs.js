@@ -1,5 +1,6 @@
 // Every verb of the page, once: what it is called, what it says before it is done, what it asks for, what it touches.
-import { get, purposePath } from "../core/api.js";
+import { get, purposePath, topicPath } from "../core/api.js";
+import { facts } from "../core/facts.js";
 import { count, plural } from "../core/format.js";
 import { perform } from "../core/verbs.js";
 import { matchingLetters, toLetters } from "./letters.js";
@@ -36,6 +37,21 @@ export const VERBS = {
     },
     done: ({ replayed }) => `${events(replayed)} pend again.`,
   },
+  retry: {
+    label: "Retry now",
+    says: ({ purpose }) => `What waits for a retry for “${purpose}” is handed out now. The attempts that it had count.`,
+    touches: (wanted) => retried(wanted, "handed out now"),
+    done: ({ retried: number }) => `${events(number)} ${number === 1 ? "is" : "are"} handed out.`,
+  },
+  resend: {
+    operation: "retry",
+    label: "Resend",
+    title: ({ name }) => `Send again what ${name} missed`,
+    says: ({ purpose }) => `What waits for a retry for “${purpose}” is sent now, and its dead letters are sent again, as if never tried. Another instance of the purpose may get some of it; a target that asked for a pause is left alone until that is over.`,
+    arguments: ({ topic, purpose }) => ({ topic, purpose, dead: true }),
+    touches: (wanted) => retried(wanted, "sent again"),
+    done: ({ retried: number }) => `${events(number)} ${number === 1 ? "is" : "are"} sent again.`,
+  },
   retire: {
     label: "Retire",
     danger: true,
@@ -60,7 +76,7 @@ export const VERBS = {
   discard: {
     label: "Discard",
     danger: true,
-    says: ({ purpose }) => `Dead letters of “${purpose}” are forgotten for good. Their events stay in the topic's history.`,
+    says: ({ purpose }) => `Dead letters of “${purpose}” are forgotten for good: this cannot be undone. Their events stay in the topic's history.`,
     arguments: chosen,
     touches: touchedLetters,
     run: (wanted, _, note) => toLetters("discard", wanted, 0, note),
@@ -75,6 +91,10 @@ export const VERBS = {
       { name: "keep_bytes", label: "Bytes at most", type: "number", min: 0, placeholder: "no bound", always: true },
     ],
     arguments: ({ topic, keep, keep_bytes }) => ({ topic, keep: Number(keep), keep_bytes: keep_bytes ? Number(keep_bytes) : null }),
+    touches: async (wanted) => {
+      const [{ kept }, then] = await Promise.all([get(topicPath(wanted.topic)), perform("keep", { ...wanted, dry_run: true })]);
+      return { text: `About ${events(Math.max(0, kept - then.kept))} of ${count(kept)} will be trimmed, for good.`, none: false };
+    },
     done: (_, { topic }) => `${topic} keeps that much.`,
   },
   fire: {
@@ -151,6 +171,35 @@ export const VERBS = {
     says: ({ name }) => `“${name}” is forgotten. A process that declares it makes it again when it starts.`,
     done: (_, { name }) => `Schedule ${name} is removed.`,
   },
+  put_webhook: {
+    label: "Register",
+    title: () => "Register a webhook",
+    says: () => "The server POSTs the events of the purpose to this URL, signed with a secret that it makes, and that is shown once.",
+    fields: [
+      { name: "topic", label: "Topic", required: true },
+      { name: "purpose", label: "Purpose", required: true, placeholder: "Tell the shop" },
+      { name: "name", label: "Name of the webhook", required: true, placeholder: "shop" },
+      { name: "url", label: "URL", type: "url", required: true, placeholder: "https://shop.example/hook" },
+      { name: "exchange", label: "Exchange", value: "direct", options: [["direct", "direct: each event once"], ["keyed", "keyed: in order per key"], ["fanout", "fanout: what does not arrive is dropped"]] },
+      { name: "handshake", label: "Ask the target first whether it wants events", type: "checkbox", value: true },
+    ],
+    touches: async ({ topic, purpose, name }) => ({
+      text: facts.webhooks.value.has(`${topic}/${purpose}/${name}`) ? "There is one of that name: it is changed." : "It is a new webhook.",
+      none: false,
+    }),
+    done: ({ name }) => `Webhook ${name} is registered.`,
+  },
+  pause_webhook: {
+    label: "Pause",
+    says: ({ name, purpose }) => `The webhook “${name}” sends nothing until it is resumed. What no other instance of “${purpose}” gets pends; of a fan-out it is dropped.`,
+    touches: ({ topic, purpose }) => left(topic, purpose, (stands) => `${events(stands.pending)} pend now; ${count(stands.in_flight)} in hand are finished.`),
+    done: (_, { name }) => `Webhook ${name} is paused.`,
+  },
+  resume_webhook: {
+    label: "Resume",
+    says: ({ name }) => `The webhook “${name}” goes on.`,
+    done: (_, { name }) => `Webhook ${name} goes on.`,
+  },
   delete_webhook: {
     label: "Remove",
     danger: true,
@@ -158,6 +207,11 @@ export const VERBS = {
     done: (_, { name }) => `Webhook ${name} is removed.`,
   },
 };
+
+async function retried(wanted, what) {
+  const { retried: number } = await perform("retry", { ...wanted, dry_run: true });
+  return { text: `${events(number)} will be ${what}.`, none: number === 0 };
+}
 
 // How a purpose stands, in a sentence: as the server says now, since what is shown is up to a second old.
 async function left(topic, purpose, text) {
