@@ -46,6 +46,7 @@ PER_THOUSAND = {
     "leaves": 400, "returned": 400, "late reports": 400, "reports refused": 1_500, "reports sent twice": 500,
     "foreign reports": 200, "children": 8_000, "copies handled": 7_000, "fetches": 3_000, "counted ahead": 4_000,
     "full commits": 600, "refused": 2_000, "jumps": 300, "replayed": 600, "redriven": 30, "discarded": 20,
+    "retried at once": 60,
     "retired": 80, "trimmed": 2_000, "conflicts": 300, "alone": 400, "share": 60, "promote": 60, "rollback": 10,
     "shares without an instance": 20, "shadow": 30, "shadows handled": 200, "shadows compared": 100,
     "shadows differed": 10,

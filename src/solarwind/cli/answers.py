@@ -176,7 +176,7 @@ def _say_attention(found: Sequence[Attention]) -> None:
         since = f", for {age}" if age not in (None, "0s") else ""
         head = Text(plain(f"{each.urgency:<6}  {each.kind}{about}{since}"), _URGENCY_STYLES[each.urgency])
         what = each.text if each.error is None else f"{each.text}: {each.error}"
-        text = Text(plain(f"{what[:1].upper()}{what[1:]}."))
+        text = Text(plain(f"{what}."))
         show.render(Group(head, Padding(text, (0, 0, 0, 8), expand=False)))
         show.say(f"        {each.command}")
 

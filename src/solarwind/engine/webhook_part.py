@@ -26,8 +26,8 @@ class WebhookOperations:
         raise _no_server()
 
     async def resume_webhook(self, topic: Topic, purpose: Purpose, name: HookName) -> None:
-        """Have a webhook that is paused go on. Nothing changes where it is not. Raise `NotFound`, and `NotAllowed`
-        where no server is asked."""
+        """Have a webhook that is paused go on. Nothing changes where it is not. Raise `NotFound`, `ConflictError` for
+        one that has ended, and `NotAllowed` where no server is asked."""
         raise _no_server()
 
     async def webhook_answers(

@@ -135,6 +135,8 @@ class Webhooks:
                 if webhook is not None:
                     self._known[key], self._numbers[key] = webhook, number
                     await self._begin_or_refuse(webhook)
+                else:
+                    self._answers.pop(key, None)
             elif key not in self._known:  # removed here: no earlier change can arrive any more
                 self._numbers.pop(key, None)
 

@@ -124,6 +124,14 @@ class SimulatedEngine:
         self.book.purposes[name].facts.paused = 0
         self.carry_out()
 
+    def retry_now(self, name: Name) -> int:
+        """End the waits of what waits for a retry. Return how many events that were."""
+        facts = self.book.purposes[name].facts
+        facts.due = {at: (0, latest) for at, (_, latest) in facts.due.items()}
+        count = self.dispatcher.retry_now(*name, self.now)
+        self.carry_out()
+        return count
+
     def alive(self, instance: int) -> None:
         self.dispatcher.alive(instance, self.now)
         self.book.heard_of(instance, self.now)

@@ -478,6 +478,7 @@ class World:
             count = self.engine.dispatcher.redrive(*name, Spans.of(some), self.engine.now, version)
             self._reopened(name, bits_of(some), count)
             self.counts["redriven"] += count
+            self.counts["retried at once"] += self.engine.retry_now(name)
 
     def do_discard(self) -> None:
         name = self._name()
