@@ -59,6 +59,7 @@ _AT_EACH_COMMIT = f"{_SETTLE}it_is_so_at_every_write_to_a_file_or_socket[memory 
 _CELL = f"{_SETTLE}what_a_handler_fires_is_there_once_with_its_settle_or_not_at_all"
 _REPORT_CAME = f"{_CELL}[the report has come-ws server]"
 _COMMITTED = f"{_CELL}[it is sent, and nobody knows-nats process]"
+_RETRIES = "test_contract.py::TestMemory::test_what_waits_for_a_retry_is_handed_out_now_and_counted_first"
 _KEEPS = "test_contract.py::TestSqlite::test_keep_trims_without_touching_what_pends_or_is_dead"
 
 SPANS = _of(
@@ -106,6 +107,7 @@ STATE = _of(
 
 BACKLOG = _of(
     "core/backlog.py",
+    ("self.unclaim(Spans.of(positions))", "pass", _RETRIES),
     ("self._claimed.update(in_flight)", "pass"),
     ("            self.walk.leap(start)\n", "            pass\n", _ROLLOUT),
     (" or min(self._ready) < end", " or True", _ROLLOUT),
@@ -158,6 +160,8 @@ PURPOSE = _of(
 
 TRACK = _of(
     "core/track.py",
+    ("            del self.errors[next(iter(self.errors))]", "            pass", "test_retries.py"),
+    ("self.retrying.clear()\n        self.errors", "self.errors", _RETRIES),
     ("if len(self.retrying) >= self._limits.waiting:", "if False:", _DISPATCHER),
     ("if not last and times > 1 and self.counted_leases:", "if False:", _DISPATCHER),
     ("several = picks if last else picks[: max(1, MAX_SUSPECTS // 10**times)]", "several = picks", _DISPATCHER),
@@ -293,6 +297,8 @@ DISPATCHER = _of(
 
 REGISTRY = _of(
     "core/registry.py",
+    ("if count and not dry:", "if count:", _RETRIES),
+    ("track.end_waits()", "pass", _RETRIES),
     ("self._looking.update(dict.fromkeys(purpose.tracks.values()))", "pass", _ROLLOUT),
     ("until = topic.end if state.copied_to is None else", "until = 0 if state.copied_to is None else"),
     ("self.remove_instance(purpose, instance, now, died=died)\n", "pass\n"),

@@ -368,7 +368,7 @@ class Delivery:
             self.failing = None
         finally:
             if answer is not None or why is not None:
-                self._note(event, answer, why, loop.time() - began)
+                self._note(event, answer, why, round(loop.time() - began, 6))
 
     def _note(self, event: Event, answer: TargetAnswer | None, why: str | None, took_s: float) -> None:
         status, text = (None, "") if answer is None else (answer.status, answer.body.decode(errors="replace"))

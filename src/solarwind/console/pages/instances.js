@@ -2,15 +2,14 @@
 import { html } from "../core/ui.js";
 import { listOf } from "../core/facts.js";
 import { count, rate } from "../core/format.js";
-import { pages } from "../core/router.js";
 import { Empty, Page } from "../parts/page.js";
 import { Gauge, State } from "../parts/state.js";
-import { Filter, Table, filtered } from "../parts/table.js";
+import { PURPOSE, TOPIC, Filter, Table, filtered } from "../parts/table.js";
 import { Time } from "../parts/time.js";
 
 const OF = [
-  { name: "purpose", label: "Purpose", value: (each) => each.purpose.toLowerCase(), cell: (each) => html`<a href=${pages.purpose(each.topic, each.purpose)} dir="auto" class="wrap">${each.purpose}</a>` },
-  { name: "topic", label: "Topic", value: (each) => each.topic, cell: (each) => html`<a href=${pages.topic(each.topic)} class="wrap">${each.topic}</a>` },
+  PURPOSE,
+  TOPIC,
 ];
 const OWN = [
   { name: "machine", label: "Machine and process", wide: true, value: (each) => `${each.machine} ${each.process}`, cell: (each) => html`<span dir="auto" class="wrap">${each.machine} <span class="quiet">${each.process}</span></span>` },

@@ -12,13 +12,14 @@ import { Empty, Facts, Failure, Loading, Page, Section } from "../parts/page.js"
 import { Rates, joins } from "../parts/rates.js";
 import { Histogram, Spark } from "../parts/spark.js";
 import { Gauge, State } from "../parts/state.js";
-import { Filter, Table, filtered } from "../parts/table.js";
+import { PURPOSE, TOPIC, Filter, Table, filtered } from "../parts/table.js";
 import { Time } from "../parts/time.js";
 import { Verb } from "../parts/verb.js";
 
 const AGAIN_MS = 10_000;
 const RETRIES_MS = 3_000;
-const RETRIES = 20; // that are asked for at first
+const RETRIES = 20; // that are asked for at first,
+const MAX_RETRIES = 1_000; // and about so many at last
 const COURSE = "Settled, while this page was open";
 
 const NONE = { in_hand: 0, room: 0 };
@@ -44,8 +45,8 @@ function Used({ of }) {
 }
 
 const COLUMNS = [
-  { name: "purpose", label: "Purpose", value: (each) => each.purpose.toLowerCase(), cell: (each) => html`<a href=${pages.purpose(each.topic, each.purpose)} dir="auto" class="wrap">${each.purpose}</a>` },
-  { name: "topic", label: "Topic", value: (each) => each.topic, cell: (each) => html`<a href=${pages.topic(each.topic)} class="wrap">${each.topic}</a>` },
+  PURPOSE,
+  TOPIC,
   { name: "state", label: "State", value: (each) => each.state, cell: (each) => html`<${State} name=${each.state} />` },
   { name: "exchange", label: "Exchange", value: (each) => each.exchange },
   { name: "use", label: "In hand", value: (each) => use(each).in_hand / (use(each).room || 1), cell: (each) => html`<${Used} of=${each} />` },
@@ -151,7 +152,7 @@ function Retries({ topic, purpose }) {
   return html`<${Section} title="Retries next" aside=${verb}>
     ${error && html`<${Failure} error=${error} />`}
     ${answer && html`<${Table} label="Retries next" columns=${columns} rows=${answer.retries} keyOf=${(each) => each.id} empty=${html`<p class="quiet">Nothing waits for a retry.</p>`} />`}
-    ${answer?.next && html`<p class="more">The next ${count(limit.value)} are shown. <button type="button" class="small" onClick=${() => (limit.value += 5 * RETRIES)}>Show more</button></p>`}
+    ${answer?.next && html`<p class="more">The next ${count(limit.value)} are shown. ${limit.value < MAX_RETRIES && html`<button type="button" class="small" onClick=${() => (limit.value += 5 * RETRIES)}>Show more</button>`}</p>`}
   </${Section}>`;
 }
 

@@ -8,7 +8,7 @@ import { pages, to } from "../core/router.js";
 import { useAnswer } from "../parts/asked.js";
 import { Empty, Failure, Loading, Page, Section } from "../parts/page.js";
 import { State } from "../parts/state.js";
-import { Table } from "../parts/table.js";
+import { TOPIC, Table } from "../parts/table.js";
 import { Time } from "../parts/time.js";
 import { Verb } from "../parts/verb.js";
 
@@ -26,7 +26,7 @@ export function Rollouts() {
   const several = purposes().filter((each) => each.versions.length > 1);
   const columns = [
     { name: "purpose", label: "Purpose", value: (each) => each.purpose.toLowerCase(), cell: (each) => html`<a href=${pages.rollout(each.topic, each.purpose)} dir="auto" class="wrap">${each.purpose}</a>` },
-    { name: "topic", label: "Topic", value: (each) => each.topic, cell: (each) => html`<a href=${pages.topic(each.topic)} class="wrap">${each.topic}</a>` },
+    TOPIC,
     { name: "versions", label: "Versions", number: false, value: (each) => each.versions.length, cell: (each) => each.versions.map((version, at) => html`<span class="version">v${version} <${State} name=${each.version_states[at]} /></span> `) },
   ];
   return html`<${Page} title="Rollouts">

@@ -3,13 +3,12 @@ import { html } from "../core/ui.js";
 import { courseOf } from "../core/courses.js";
 import { purposes, topics } from "../core/facts.js";
 import { bytes, count, rate, short } from "../core/format.js";
-import { pages } from "../core/router.js";
 import { Empty, Page } from "../parts/page.js";
 import { Spark } from "../parts/spark.js";
-import { Filter, Table, filtered } from "../parts/table.js";
+import { TOPIC, Filter, Table, filtered } from "../parts/table.js";
 
 const COLUMNS = [
-  { name: "topic", label: "Topic", value: (each) => each.topic, cell: (each) => html`<a href=${pages.topic(each.topic)} class="wrap">${each.topic}</a>` },
+  TOPIC,
   { name: "rate", label: "Fired", number: true, value: (each) => each.fired_per_s, cell: (each) => html`<${Spark} values=${courseOf("topics", each.topic)} label="Fired, while this page was open" /> ${rate(each.fired_per_s)}` },
   { name: "fired", label: "In all", number: true, value: (each) => each.fired, cell: (each) => count(each.fired) },
   { name: "kept", label: "Kept", number: true, value: (each) => each.kept ?? null, cell: (each) => (each.kept === undefined ? "…" : short(each.kept)) },

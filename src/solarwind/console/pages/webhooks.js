@@ -10,15 +10,15 @@ import { Copied } from "../parts/copied.js";
 import { Dialog } from "../parts/dialog.js";
 import { Empty, Facts, Failure, Page, Section } from "../parts/page.js";
 import { State } from "../parts/state.js";
-import { Table } from "../parts/table.js";
+import { PURPOSE, TOPIC, Table } from "../parts/table.js";
 import { Time } from "../parts/time.js";
 import { Verb } from "../parts/verb.js";
 
 const AGAIN_MS = 3_000;
 const COLUMNS = [
   { name: "name", label: "Webhook", value: (each) => each.name, cell: (each) => html`<a class="wrap" href=${pages.webhook(each.topic, each.purpose, each.name)}>${each.name}</a>` },
-  { name: "purpose", label: "Purpose", value: (each) => each.purpose.toLowerCase(), cell: (each) => html`<a href=${pages.purpose(each.topic, each.purpose)} dir="auto" class="wrap">${each.purpose}</a>` },
-  { name: "topic", label: "Topic", value: (each) => each.topic, cell: (each) => html`<a href=${pages.topic(each.topic)} class="wrap">${each.topic}</a>` },
+  PURPOSE,
+  TOPIC,
   { name: "host", label: "Target", value: (each) => each.host, cell: (each) => html`<span class="wrap" dir="auto">${each.host}</span>` },
   { name: "state", label: "State", value: (each) => each.state, cell: (each) => html`<${State} name=${each.state} />` },
   { name: "error", label: "Last answer that was refused", value: (each) => each.error ?? "", cell: (each) => (each.error ? html`<span class="error" dir="auto">${each.error}</span>` : html`<span class="quiet">none</span>`) },

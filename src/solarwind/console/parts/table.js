@@ -2,7 +2,7 @@
 // anew those that are seen: what changes in the others is drawn when they are scrolled to.
 import { Component, html, useSignal } from "../core/ui.js";
 import { count } from "../core/format.js";
-import { route, setQuery } from "../core/router.js";
+import { pages, route, setQuery } from "../core/router.js";
 
 const ROWS = 100;
 const NEAR = "300px"; // so that a row is drawn before it is seen
@@ -44,6 +44,10 @@ class Row extends Component {
     </tr>`;
   }
 }
+
+// Columns that many tables have.
+export const PURPOSE = { name: "purpose", label: "Purpose", value: (each) => each.purpose.toLowerCase(), cell: (each) => html`<a href=${pages.purpose(each.topic, each.purpose)} dir="auto" class="wrap">${each.purpose}</a>` };
+export const TOPIC = { name: "topic", label: "Topic", value: (each) => each.topic, cell: (each) => html`<a href=${pages.topic(each.topic)} class="wrap">${each.topic}</a>` };
 
 // `columns` are {name, label, value, cell, number, wide}: `value` is sorted by and `cell` shown, by default the
 // same; one that is `wide` has a line of its own on a phone.
