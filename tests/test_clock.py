@@ -182,7 +182,7 @@ async def test_a_start_with_a_clock_ten_years_ahead_costs_nothing_and_is_over_wi
     await server.start()
     async with client(server) as wind:
         (point,) = await points(wind)
-        assert "the last commit in the store was at 203" in point.text
+        assert "The last commit in the store was at 203" in point.text
         assert point.text in server.log()
         assert await trimmed(wind, "T", timedelta(days=5)) == 2
         after = Handler(wind, 0, tries=1)
@@ -226,7 +226,7 @@ async def test_a_clock_that_begins_in_1970_and_is_set_later_costs_nothing(server
     await server.start()
     async with client(server) as wind:
         (point,) = await points(wind)
-        assert "the last commit in the store was at 20" in point.text
+        assert "The last commit in the store was at 20" in point.text
         await wind.fire("T", 1, id="then")
         after = Handler(wind, 1.0)
         await until(lambda: after.has_tried(1, 1))
@@ -442,4 +442,4 @@ async def test_a_clock_that_stays_forward_is_believed_after_an_hour_and_what_is_
         assert [each.kind for each in await wind.attention()] == ["clock"]
         await until(lambda: has(0), meanwhile=lambda: clock.advance(60))
         assert await wind.attention() == []
-    assert [message.partition(",")[0][:14] for message in caplog.messages].count("the clock says") >= 1
+    assert [message.partition(",")[0][:14] for message in caplog.messages].count("The clock says") >= 1

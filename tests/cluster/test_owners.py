@@ -319,7 +319,7 @@ async def test_attention_names_a_partition_without_an_owner(
         monkeypatch.setattr(NatsEngine, "_client", client)
         (found,) = await wind.attention()
         assert (found.kind, found.urgency, found.command) == ("no owner", "high", "solarwind owners")
-        assert "partition 1 " in found.text
+        assert "Partition 1 " in found.text
 
 
 @on_loop

@@ -72,7 +72,7 @@ function Audit() {
     { name: "by", label: "Who", value: (each) => each.by, cell: (each) => html`<span dir="auto" class="wrap">${each.by}</span>` },
     { name: "verb", label: "What", value: (each) => each.verb },
     { name: "of", label: "Of", value: (each) => `${each.topic} ${each.purpose}`, cell: ({ topic, purpose }) => (purpose ? html`<a href=${pages.purpose(topic, purpose)} dir="auto" class="wrap">${purpose}</a> <span class="quiet wrap">${topic}</span>` : topic ? html`<a href=${pages.topic(topic)} class="wrap">${topic}</a>` : "") },
-    { name: "arguments", label: "With", cell: (each) => html`<code class="brief" dir="auto">${each.arguments}</code>` },
+    { name: "arguments", label: "With", cell: (each) => each.arguments && html`<code class="brief" dir="auto">${each.arguments}</code>` },
     { name: "events", label: "Events", number: true, value: (each) => each.events ?? null, cell: (each) => (each.events === undefined ? "" : count(each.events)) },
   ];
   return html`<${Table} label="Audit" columns=${columns} rows=${listOf("audit")} keyOf=${(each) => each.at} sort="-time" empty=${html`<p class="quiet">Nobody did anything yet. Every verb of an operator is noted here, whichever way it came.</p>`} />`;
