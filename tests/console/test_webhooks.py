@@ -13,6 +13,7 @@ from .test_verbs import confirm, opened
 from .world import HARMFUL
 
 TELL = "Tell the shop"
+GONE = ("404 (Not Found)",)  # what the page asks of a webhook until it hears that it was removed
 
 
 @on_page
@@ -59,7 +60,7 @@ async def test_what_the_server_refuses_at_registering_is_said_in_the_dialog(brow
 @on_page
 async def test_a_webhook_is_paused_and_resumed_and_says_so_everywhere(browsing: Browsing, world: World) -> None:
     way = "/v1/topics/hooks.paused/purposes/Tell%20the%20shop"
-    async with browsing.page(world.console, world.admin) as page, world.http() as http, receiving() as receiver:
+    async with browsing.page(world.console, world.admin, GONE) as page, world.http() as http, receiving() as receiver:
         made = await http.put(f"{way}/webhooks/shop", json={"url": receiver.url})
         assert made.status_code == 201, made.text
         await go(page, "/webhooks/hooks.paused/Tell%20the%20shop/shop")
@@ -96,7 +97,7 @@ async def test_what_a_target_missed_is_counted_and_sent_again_and_its_answers_ar
     def behave(request: Request) -> Answer:
         return Answer(fails.get(request.headers["ce-id"], 200), body="\n".join(HARMFUL).encode())
 
-    async with browsing.page(world.console, world.admin) as page, world.http() as http, receiving() as receiver:
+    async with browsing.page(world.console, world.admin, GONE) as page, world.http() as http, receiving() as receiver:
         receiver.behave = behave
         hook = {"url": receiver.url, "retry": {"attempts": 5, "wait": 36_000, "ceiling": 36_000}}
         await http.put(f"{way}/webhooks/shop", json=hook)
@@ -123,7 +124,7 @@ async def test_without_the_right_nothing_is_registered_and_answers_have_no_texts
     browsing: Browsing, world: World
 ) -> None:
     way = "/v1/topics/hooks.hidden/purposes/Tell%20the%20shop"
-    async with browsing.page(world.console, world.watcher) as page, world.http() as http, receiving() as receiver:
+    async with browsing.page(world.console, world.watcher, GONE) as page, world.http() as http, receiving() as receiver:
         receiver.behave = lambda request: Answer(500, body=b"swordfish")
         await http.put(f"{way}/webhooks/shop", json={"url": receiver.url, "retry": {"attempts": 1}})
         await http.post("/v1/topics/hooks.hidden/events", json=1)

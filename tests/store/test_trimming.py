@@ -75,7 +75,7 @@ def test_one_start_with_a_clock_ten_years_ahead_makes_no_history_vanish_and_no_i
 
     with caplog.at_level(logging.WARNING, "solarwind"):
         on_wind(path, clock, look)
-    assert any("the last commit in the store was at 20" in record.message for record in caplog.records)
+    assert any("The last commit in the store was at 20" in record.message for record in caplog.records)
 
 
 def test_what_was_fired_while_the_clock_was_far_behind_goes_once_it_is_right(path: Path) -> None:
