@@ -1,7 +1,9 @@
 // Long work in slices: between two of them the page is drawn, and answers whoever uses it.
+import { rest } from "./clock.js";
+
 const SLICE_MS = 12;
 
-const pause = () => (globalThis.scheduler?.yield ? scheduler.yield() : new Promise((done) => setTimeout(done)));
+const pause = () => globalThis.scheduler?.yield?.() ?? rest(0);
 
 export class Slices {
   #began = performance.now();

@@ -3,7 +3,7 @@ import { h, render, Component } from "../vendor/preact.js";
 import htm from "../vendor/htm.js";
 
 export { useEffect, useMemo, useRef } from "../vendor/hooks.js";
-export { batch, effect, signal, useSignal } from "../vendor/signals.js";
+export { batch, effect, signal, useComputed, useSignal } from "../vendor/signals.js";
 export { Component, render };
 
 // Characters that would not be seen, or turn around what stands beside them, are shown by their numbers.

@@ -24,7 +24,7 @@ const samples = new Map(); // by topic: {at, keys, fields}
 const quoted = (value) => (/[\s"]/.test(value) ? `"${value.replaceAll('"', "")}"` : value);
 
 // Return {whole, name, value} of the term that is being typed: the whole of it, its qualifier and what stands behind.
-export function lastTerm(text) {
+function lastTerm(text) {
   const [, whole, name, value] = LAST.exec(text) ?? ["", "", undefined, ""];
   return { whole, name: name?.toLowerCase(), value: value.replace(/^"/, "").toLowerCase() };
 }

@@ -129,7 +129,13 @@ function order(layers, near) {
 // Return how far down each is: as near to its neighbours as the others of its layer let it.
 function heights(layers, near, sizeOf) {
   const y = new Map();
-  for (const layer of layers) layer.reduce((at, id) => (y.set(id, at + sizeOf(id) / 2), at + sizeOf(id)), 0);
+  for (const layer of layers) {
+    let at = 0;
+    for (const id of layer) {
+      y.set(id, at + sizeOf(id) / 2);
+      at += sizeOf(id);
+    }
+  }
   for (let move = 0; move < MOVES; move += 1)
     for (const layer of move % 2 ? [...layers].reverse() : layers) {
       const wanted = layer.map((id) => {

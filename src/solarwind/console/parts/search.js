@@ -19,7 +19,8 @@ export function Search() {
   }, [shown, parts.join("/")]);
 
   const suggest = async (value) => {
-    const mine = (turn.current += 1);
+    turn.current += 1;
+    const mine = turn.current;
     const options = await suggestions(value);
     if (mine === turn.current && document.activeElement === field.current) list.value = { options, at: -1, open: options.length > 0 };
   };
