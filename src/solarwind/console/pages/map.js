@@ -205,7 +205,7 @@ function Drawing({ laid, nodes, ids, edges, focus }) {
   };
   useEffect(note, [laid, scale, width.value]);
   const least = Math.min(ZOOM.least, fit); // all of it can be seen, however small
-  const size = (wanted) => (zoom.value = between(least, wanted, ZOOM.most));
+  const size = (scaled) => (zoom.value = between(least, scaled, ZOOM.most));
   const drawn = edges.filter((each) => laid.points.has(`${each.from} ${each.to}`));
   return html`<div class="filters zoom" role="group" aria-label="Size">
       <button type="button" class="small" aria-label="Smaller" onClick=${() => size(scale / ZOOM.step)} disabled=${scale <= least}>−</button>
