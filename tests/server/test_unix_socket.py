@@ -83,11 +83,10 @@ def async_append(got: list[Any]) -> Callable[[Any], Any]:
 @on_loop
 async def test_an_event_by_http_is_from_this_machine_and_its_user(path: Path) -> None:
     async with served(path), SolarWind(f"unix://{path}") as wind:
-        stream = wind.listen("t", "p", since="beginning")
-        await ask(str(path), "POST", "/v1/topics/t/events", {"content-type": "application/json"}, b"1")
-        event = await anext(aiter(stream))
+        async with wind.listen("t", "p") as events:
+            await ask(str(path), "POST", "/v1/topics/t/events", {"content-type": "application/json"}, b"1")
+            event = await anext(aiter(events))
         assert (event.machine, event.process) == (MACHINE, user_of(os.geteuid()))
-        await stream.aclose()
 
 
 @on_loop
