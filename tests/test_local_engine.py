@@ -17,12 +17,12 @@ from solarwind.batch import Batch, seal
 from solarwind.core.effects import Join, Offer, Report
 from solarwind.core.log import Stored
 from solarwind.core.spans import Spans
-from solarwind.core.state import Change, Snapshot
+from solarwind.core.state import Change, Letter, Snapshot
 from solarwind.engine.cache import LogCache
 from solarwind.engine.held_reports import HeldReports
 from solarwind.engine.local import LocalEngine
 from solarwind.operations import Internal
-from solarwind.store.base import Full, Letter
+from solarwind.store.base import Full
 from solarwind.store.sqlite import SqliteStore
 from solarwind.testing.contract import a_while, on_loop, until
 

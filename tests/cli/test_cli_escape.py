@@ -118,6 +118,8 @@ SETTINGS = {
     "dry-run",
     "json",
     "lines",
+    "quiet",
+    "tail",
     "no-console",
     "reload",
     "until-settled",

@@ -108,13 +108,15 @@ async def is_empty(wind: SolarWind) -> bool:
 @on_page
 async def test_a_schedule_that_somebody_else_removed_is_refused_in_its_dialog(browsing: Browsing, world: World) -> None:
     async with browsing.page(world.console, world.admin, errors=GONE) as page, world.http() as http:
-        for name, button in (("gone-1", "Pause"), ("gone-2", "Run now"), ("gone-3", "Remove")):
+        buttons = {"gone-1": "Pause", "gone-2": "Run now", "gone-3": "Remove"}
+        for name in buttons:
             await http.put(f"/v1/topics/mounted.due/schedules/{name}", json={"every": "1h", "payload": 1})
-            await go(page, "/later")
+        await go(page, "/later")
+        for name, button in buttons.items():
             await page.locator("tr", has_text=name).get_by_role("button", name=button).click()
             dialog = page.get_by_role("dialog")
             assert (await http.delete(f"/v1/schedules/{name}")).status_code < 300
             await dialog.locator("button[type=submit]").click()
             await expect(dialog.get_by_role("alert")).to_contain_text(name)
             await dialog.get_by_role("button", name="Cancel").click()
-            await expect(page.locator("tr", has_text=name)).to_have_count(0)
+        await expect(page.locator("tr", has_text="gone-")).to_have_count(0)
