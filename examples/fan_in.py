@@ -16,7 +16,8 @@ from pathlib import Path
 
 from solarwind import Event, Retry, SolarWind
 
-FILE = Path(tempfile.mkdtemp(prefix="fan-in-")) / "videos.db"
+FOLDER = tempfile.TemporaryDirectory(prefix="fan-in-")  # is removed at the end
+FILE = Path(FOLDER.name) / "videos.db"
 VIDEOS, PARTS = 5, 12
 
 wind = SolarWind("memory://")
