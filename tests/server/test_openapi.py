@@ -74,6 +74,8 @@ async def prepare(doors: Doors) -> None:
     await doors.settle(await doors.take("p", max=10), "reject", "p")
     await doors.settle(await doors.take("p", max=2), "done", "p")
     await doors.fire(b"1", id="later", after="1d")
+    webhook = {"url": "http://127.0.0.1:9/hook", "handshake": False}
+    await doors.ask("PUT", "/v1/topics/silent/purposes/known/webhooks/known", webhook, 201)
     for name in ("daily", "removed"):
         await doors.ask("PUT", f"/v1/topics/T/schedules/{name}", {"every": "1d"}, 204)
 
