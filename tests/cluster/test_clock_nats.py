@@ -56,6 +56,11 @@ class Owned:
         await self.wind.fire("T", mark, after=0)
         await self.is_handled(mark)
 
+    async def is_settled(self) -> bool:
+        """Return whether all that is due is settled, and that is committed: counts are ahead of commits."""
+        found = [await self.wind.event("T", event.id) for event in await self.wind.events("T")]
+        return all([each.state for each in event.outcomes] == ["settled"] for event in found)
+
     async def has_fired(self, since: datetime) -> bool:
         """Return whether the schedule fired since then, at a tick of that day."""
         fired = next((each.fired for each in await self.wind.schedules()), None)
@@ -113,10 +118,7 @@ async def test_what_is_delayed_is_due_by_its_owner_s_clock_and_once_where_that_i
         assert await owned.delayed() == ["in two days"]
         await owned.check()
 
-        async def is_settled() -> bool:
-            return (await wind.statistics()).purposes["T", "p"].settled == 5
-
-        await until(is_settled, "all to be settled")
+        await until(owned.is_settled, "all to be settled")
         await owner.kill()
         async with process(url, topics=["T"]) as next_one:
             after = Owned(wind, next_one)
