@@ -10,7 +10,7 @@ const { Linter } = await import(pathToFileURL(resolve(eslint)).href);
 // What the page uses of the browser: anything else is a mistake, or has to be stated here.
 const GLOBALS = [
   "AbortController", "Blob", "FormData", "IntersectionObserver", "Intl", "ResizeObserver", "TextDecoderStream", "URL", "URLSearchParams", "addEventListener",
-  "atob", "clearTimeout", "console", "document", "fetch", "history", "innerWidth", "localStorage", "location", "navigator",
+  "atob", "clearTimeout", "console", "document", "fetch", "getComputedStyle", "history", "innerWidth", "localStorage", "location", "navigator",
   "requestAnimationFrame", "cancelAnimationFrame", "performance", "matchMedia", "queueMicrotask", "clearInterval", "removeEventListener",
   "scrollTo", "sessionStorage", "setInterval", "setTimeout", "window",
 ];

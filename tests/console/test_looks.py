@@ -5,13 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from pathlib import Path
+from urllib.parse import quote
 
 from playwright.async_api import Download, Page, expect
 
 from .browsing import Browsing, World, go, on_page
 from .test_verbs import confirm, dead, opened, pends, take
-from .world import HARMFUL
+from .world import HARMFUL, LONG_PURPOSE, LONG_TOPIC
 
 HOURS = {"attempts": 9, "wait": 36_000, "ceiling": 36_000}
 
@@ -202,3 +204,48 @@ async def test_each_point_that_needs_a_person_is_a_sentence(browsing: Browsing, 
         texts = [each["text"] for each in (await http.get("/v1/attention")).json()["attention"]]
         assert texts
         assert all(text[0].isupper() or text[0].isdigit() for text in texts), texts
+
+
+@on_page
+async def test_names_in_drawings_end_in_an_ellipsis_where_they_are_wider_than_their_place(
+    browsing: Browsing, world: World
+) -> None:
+    """A node of the map has padding at both sides, and what joined is left of its mark but not of the plot."""
+    over = """() => [...document.querySelectorAll(".map .node")].flatMap((node) => {
+        const room = node.querySelector("rect").getBBox().width - 11;
+        const wide = ({ x, width }) => x + width > room;
+        return [...node.querySelectorAll("text")].filter((text) => wide(text.getBBox())).map((each) => each.innerHTML);
+    })"""
+    async with browsing.page(world.console, world.admin) as page:
+        await go(page, "/map?still=too")
+        await expect(page.locator(".map .name").filter(has_text="Encode video").first).to_be_visible()
+        assert await page.evaluate(over) == []
+        await expect(page.locator(".map .name").filter(has_text=re.compile("a…$")).first).to_be_attached()
+        await go(page, f"/topics/{LONG_TOPIC}")
+        mark = page.locator(".plot text.mark").first
+        await expect(mark).to_contain_text("… joined")
+        assert await mark.evaluate("(text) => text.getBBox().x") >= 48, "it is over the numbers"
+
+
+@on_page
+async def test_a_long_id_is_one_line_of_a_table(browsing: Browsing, world: World) -> None:
+    async with browsing.page(world.console, world.admin) as page:
+        for address in (f"/topics/{LONG_TOPIC}", f"/dead/{LONG_TOPIC}/{quote(LONG_PURPOSE)}"):
+            await go(page, address)
+            id = page.locator("td .id").first
+            await expect(id).to_have_text("i" * 200)
+            box = await id.bounding_box()
+            assert box is not None
+            assert box["height"] < 30, address
+            assert box["width"] > 200, address
+
+
+@on_page
+async def test_letters_in_a_group_show_what_their_errors_have_in_common(browsing: Browsing, world: World) -> None:
+    async with browsing.page(world.console, world.admin) as page:
+        await go(page, "/dead")
+        group = page.locator(".groups > li").filter(has_text="no frames in video")
+        await expect(group.locator(".error")).to_have_text("ValueError: no frames in video #")
+        await expect(page.locator(".groups .error").filter(has_text="alert")).to_have_text(
+            "RuntimeError: <script>alert(1)</script>"
+        )

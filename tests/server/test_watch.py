@@ -160,6 +160,19 @@ def test_what_is_made_anew_for_viewers_each_second_is_no_work_for_the_garbage_co
 
 
 @on_loop
+async def test_what_a_topic_keeps_goes_with_what_was_fired() -> None:
+    """Though it is read now and then."""
+    async with place() as (_server, wind, port), viewer(port) as view:
+        await view.whole()
+        wind.topic("unkept", keep=0)
+        for number in (1, 2):
+            await wind.fire("T", number)
+            await wind.fire("unkept", number)
+            await view.until("topics", "T", fired=number, kept=number)
+            await view.until("topics", "unkept", fired=number, kept=0)
+
+
+@on_loop
 async def test_a_viewer_gets_only_the_parts_the_topic_and_the_purpose_that_it_wants() -> None:
     async with place() as (_, wind, port):
         for topic in ("T", "U"):

@@ -402,8 +402,7 @@ class Watch:
         topics, rest = Facts(), Rest()
         for name, counts in found.topics.items():
             await rest.now_and_then()
-            info = self._infos.get(name)
-            kept = (info.kept, info.kept_bytes, info.keep, info.keep_bytes) if info is not None else (None,) * 4
+            kept = _kept(self._infos.get(name), counts.fired)
             topics[name] = Fact(
                 name, "", TopicFacts(counts.fired, counts.fired_per_s, counts.delayed, counts.next_due, *kept)
             )
@@ -452,6 +451,14 @@ class Watched:
         """Return a snapshot of all facts, or what has changed after `after`, as JSON texts: see `Asking.watch`. Raise
         `Busy`."""
         return await self._watch.page(Filter(tuple(parts), topic, purpose, interval), after, wait)
+
+
+def _kept(info: TopicInfo | None, fired: int) -> tuple[int | None, int | None, float | None, int | None]:
+    """Return what a topic keeps: of what was fired since that was read all, if it keeps anything."""
+    if info is None:
+        return None, None, None, None
+    keeps = info.keep > 0 and info.keep_bytes != 0
+    return info.kept + (fired - info.fired if keeps else 0), info.kept_bytes, info.keep, info.keep_bytes
 
 
 def _put(facts: Facts, key: str, record: Any) -> None:

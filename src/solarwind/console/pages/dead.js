@@ -83,7 +83,7 @@ function Group({ group, whole, open, letters }) {
   return html`<li>
     <div class="line">
       <strong class="number">${number}</strong>
-      <a href=${pages.dead(topic, purpose, kind)} class="error" dir="auto">${sample.error || kind}</a>
+      <a href=${pages.dead(topic, purpose, kind)} class="error" dir="auto">${group.error}</a>
       <span class="spacer"></span>
       <${Verb} name="redrive" of=${of} small label="Redrive these" /> <${Verb} name="discard" of=${of} small label="Discard these" />
     </div>

@@ -84,16 +84,16 @@ function Outcome({ topic, id, of }) {
 }
 
 function stepsOf(of) {
-  const by = of.machine && html`<span dir="auto">${of.machine} ${of.process}</span>`;
+  const by = of.machine && html`, <span dir="auto">${of.machine} ${of.process}</span>`;
   const attempts = of.attempts > 0 ? `, attempt ${of.attempts}` : "";
-  const handed = of.since ? [["in hand", html`<${Time} at=${of.since} /> ${by}${attempts}`]] : of.attempts > 0 ? [["in hand", html`${plural(of.attempts, "attempt")} ${by}`]] : [];
-  const version = of.version ? ` v${of.version}` : "";
+  const handed = of.since ? [["in hand", html`<${Time} at=${of.since} />${by}${attempts}`]] : of.attempts > 0 ? [["in hand", html`${plural(of.attempts, "attempt")}${by}`]] : [];
+  const version = of.version ? `v${of.version}` : "";
   const took = of.took_s !== null ? `, took ${seconds(Number(of.took_s))}` : "";
   switch (of.state) {
     case "not for it":
       return [["accepted", "before the purpose was there, or passed over"]];
     case "pending":
-      return [["accepted", ""], ["pending", `${of.place ? `at place ${count(of.place)}` : "in a buffer"}${version && `, to go to${version}`}`]];
+      return [["accepted", ""], ["pending", `${of.place ? `at place ${count(of.place)}` : "in a buffer"}${version && `, to go to ${version}`}`]];
     case "in hand":
       return [["accepted", ""], ...handed];
     case "waiting":
@@ -101,6 +101,6 @@ function stepsOf(of) {
     case "copied":
       return [["accepted", ""], ["copied", "to the instances that were up; nothing is kept of it"]];
     default:
-      return [["accepted", ""], ...(of.state === "expired" ? [] : handed), [of.state, html`${of.ended && html`<${Time} at=${of.ended} />`}${version}${took}`]];
+      return [["accepted", ""], ...(of.state === "expired" ? [] : handed), [of.state, html`${of.ended && html`<${Time} at=${of.ended} />`}${of.ended && version && ", "}${version}${took}`]];
   }
 }

@@ -8,7 +8,7 @@ import { pages, route } from "../core/router.js";
 import { useAnswer } from "../parts/asked.js";
 import { EventList } from "../parts/history.js";
 import { grouped, letterPages } from "../parts/letters.js";
-import { Empty, Facts, Failure, Loading, Page, Section } from "../parts/page.js";
+import { Empty, Failure, Loading, Page, Section } from "../parts/page.js";
 import { has, parseQuery } from "../parts/query.js";
 import { PurposeTable } from "./purposes.js";
 
@@ -79,7 +79,10 @@ function Letters({ query, text }) {
   return html`<${Section} title="Dead letters" aside=${`in up to 1,000 of ${plural(where.length, "purpose")}`}>
     ${error && html`<${Failure} error=${error} />`}
     ${asking && html`<${Loading} />`}
-    <${Facts} of=${(answer ?? []).map((group) => [html`<a href=${pages.purpose(group.topic, group.purpose)} dir="auto">${group.purpose}</a>`, html`<a class="error" dir="auto" href=${pages.dead(group.topic, group.purpose, group.kind)}>${count(group.count)} × ${group.sample.error}</a>`])} />
+    <ul class="groups">${(answer ?? []).map((group) => html`<li>
+      <a href=${pages.purpose(group.topic, group.purpose)} dir="auto">${group.purpose}</a> <span class="quiet">on ${group.topic}</span>
+      <div class="line"><strong class="number">${count(group.count)}</strong> <a class="error" dir="auto" href=${pages.dead(group.topic, group.purpose, group.kind)}>${group.error}</a></div>
+    </li>`)}</ul>
     ${!asking && !answer?.length && html`<p class="quiet">None.</p>`}
   </${Section}>`;
 }

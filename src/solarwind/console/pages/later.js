@@ -52,7 +52,7 @@ function Delayed() {
     { name: "due", label: "Due", value: (each) => each.due, cell: (each) => html`<${Time} at=${each.due} />` },
     { name: "topic", label: "Topic", value: (each) => each.event.type, cell: (each) => html`<a href=${pages.topic(each.event.type)} class="wrap">${each.event.type}</a>` },
     { name: "id", label: "Id", value: (each) => each.event.id, cell: (each) => html`<span class="id wrap" dir="auto">${each.event.id}</span>` },
-    { name: "payload", label: "Payload", cell: (each) => html`<code class="brief" dir="auto">${brief(each.event)}</code>` },
+    { name: "payload", label: "Payload", cell: (each) => html`<code class="brief" dir="ltr">${brief(each.event)}</code>` },
     { name: "verbs", label: "Actions", cell: ({ event }) => html`<${Verb} name="cancel" of=${{ topic: event.type, id: event.id }} small after=${after} />` },
   ];
   return html`<${Section} title="Delayed events" aside=${`${count(all)} in all`}>

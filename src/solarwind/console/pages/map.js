@@ -8,6 +8,7 @@ import { count, rate, short } from "../core/format.js";
 import { pages, route, setQuery, to } from "../core/router.js";
 import { Slices } from "../core/slices.js";
 import { useAnswer } from "../parts/asked.js";
+import { fitted } from "../parts/fitted.js";
 import { flowsInto } from "../parts/flows.js";
 import { layered } from "../parts/layers.js";
 import { Empty, Failure, Page } from "../parts/page.js";
@@ -24,6 +25,7 @@ const SMALL = 0.8;
 const SMALLEST = 0.7;
 const ZOOM = { least: 0.25, most: 2, step: 1.25 };
 const MARGIN = 12;
+const PADDING = 12; // of a node, at each side
 const BAD = new Set(["failing", "nobody up"]);
 
 const idOf = (kind, name) => `${kind}:${name}`;
@@ -239,7 +241,7 @@ function Node({ id, node, at, narrow, focused }) {
   return html`<a href=${to(["map"], { ...route.value.query, focus: id })} aria-label=${`${node.name} ${node.says}`} class=${`node ${node.kind} ${node.bad ? "bad" : ""} ${focused ? "focused" : ""}`} transform=${`translate(${at.x * narrow - width / 2} ${at.y - NODE.height / 2})`}>
     <title>${node.name}, ${node.says}</title>
     <rect width=${width} height=${NODE.height} rx=${node.kind === "purpose" ? 23 : 6} />
-    <svg width=${width - 8} height=${NODE.height}><text x="12" y="19" class="name">${node.name}</text>${" "}<text x="12" y="36">${node.says}</text></svg>
+    <text x=${PADDING} y="19" class="name">${fitted(node.name, "600 13px", width - 2 * PADDING)}</text>${" "}<text x=${PADDING} y="36">${fitted(node.says, `${node.bad ? 600 : 400} 12px`, width - 2 * PADDING)}</text>
   </a>`;
 }
 

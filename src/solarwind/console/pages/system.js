@@ -36,7 +36,7 @@ function Stores() {
   const { answer, error } = useAnswer(() => get("/v1/stores"), [Math.floor(now.value / AGAIN_MS)]);
   if (error) return html`<${Failure} error=${error} />`;
   return (answer?.stores ?? []).map((each) => html`<${Facts} of=${[
-      ["Store", html`<span dir="auto" class="wrap">${each.store}</span>`],
+      ["Store", html`<span dir="auto" class="wrap">${each.store.split(/(?<=\/)/).map((part) => html`${part}<wbr />`)}</span>`],
       ["Process", html`<span dir="auto" class="wrap">${each.process}</span>`],
       ["State", html`<${State} name=${each.full ? "refused" : "running"} title=${each.full ? "It refuses new events: it has no room" : "It accepts events"} />`],
       ["Room in all", bytes(each.size)],
@@ -51,7 +51,7 @@ function Owners() {
   const columns = [
     { name: "owner", label: "Process", cell: (each) => html`<span dir="auto" class="wrap">${each.owner || "nobody"}</span>` },
     { name: "stream", label: "Partition", cell: (each) => html`<span dir="auto" class="wrap">${each.partition} <span class="quiet">${each.stream}</span></span>` },
-    { name: "topics", label: "Topics", wide: true, cell: ({ topics }) => (topics ? html`${plural(topics.length, "topic")} <span class="quiet wrap">${topics.slice(0, TOPICS).join(", ")}${topics.length > TOPICS && " …"}</span>` : "no answer") },
+    { name: "topics", label: "Topics", wide: true, cell: ({ topics }) => (topics ? html`${plural(topics.length, "topic")} <div class="quiet wrap">${topics.slice(0, TOPICS).join(", ")}${topics.length > TOPICS && " …"}</div>` : "no answer") },
   ];
   return html`${error && html`<${Failure} error=${error} />`}
     ${answer && html`<${Table} label="Owners" columns=${columns} rows=${answer.owners} keyOf=${(each) => each.partition} />`}`;
@@ -72,7 +72,7 @@ function Audit() {
     { name: "by", label: "Who", value: (each) => each.by, cell: (each) => html`<span dir="auto" class="wrap">${each.by}</span>` },
     { name: "verb", label: "What", value: (each) => each.verb },
     { name: "of", label: "Of", value: (each) => `${each.topic} ${each.purpose}`, cell: ({ topic, purpose }) => (purpose ? html`<a href=${pages.purpose(topic, purpose)} dir="auto" class="wrap">${purpose}</a> <span class="quiet wrap">${topic}</span>` : topic ? html`<a href=${pages.topic(topic)} class="wrap">${topic}</a>` : "") },
-    { name: "arguments", label: "With", cell: (each) => each.arguments && html`<code class="brief" dir="auto">${each.arguments}</code>` },
+    { name: "arguments", label: "With", cell: (each) => each.arguments && html`<code class="brief" dir="ltr">${each.arguments}</code>` },
     { name: "events", label: "Events", number: true, value: (each) => each.events ?? null, cell: (each) => (each.events === undefined ? "" : count(each.events)) },
   ];
   return html`<${Table} label="Audit" columns=${columns} rows=${listOf("audit")} keyOf=${(each) => each.at} sort="-time" empty=${html`<p class="quiet">Nobody did anything yet. Every verb of an operator is noted here, whichever way it came.</p>`} />`;

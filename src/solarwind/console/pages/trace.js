@@ -75,7 +75,7 @@ function Node({ of: { event, outcomes, more }, loops }) {
       ${loops && html`<span class="state warn" title="The topic occurs above it already">↺ loop</span>`}
       <${Time} at=${event.time} />
     </div>
-    <code class="brief" dir="auto">${brief(event)}</code>
+    <code class="brief" dir="ltr">${brief(event)}</code>
     <ul class="outcomes short">${outcomes.map((each) => html`<li key=${each.purpose}><a href=${pages.purpose(event.type, each.purpose)} dir="auto">${each.purpose}</a> <${State} name=${each.state} />
       ${each.attempts > 1 && html`<span class="quiet">${plural(each.attempts, "attempt")}</span>`}
       ${each.error && html`<span class="error" dir="auto">${each.error}</span>`}

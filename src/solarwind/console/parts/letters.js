@@ -23,8 +23,9 @@ export async function* letterPages(topic, purpose) {
 export function grouped(topic, purpose, letters, groups = new Map()) {
   for (const letter of letters) {
     const kind = kindOf(letter.error);
-    const group = groups.get(kind) ?? { topic, purpose, kind, count: 0, first: letter.time, last: letter.time, sample: letter };
+    const group = groups.get(kind) ?? { topic, purpose, kind, count: 0, first: letter.time, last: letter.time, sample: letter, error: letter.error || kind };
     group.count += 1;
+    if (letter.error !== group.sample.error) group.error = kind; // it is all that they have in common
     if (letter.time < group.first) group.first = letter.time;
     if (letter.time >= group.last) [group.last, group.sample] = [letter.time, letter];
     groups.set(kind, group);

@@ -6,6 +6,7 @@ import { Copied } from "./copied.js";
 
 const AT_ONCE = 100; // parts of a list or an object
 const OPEN_DEPTH = 2;
+const DUMPED = 258; // bytes of a payload that is no text: they are so many characters of base64
 const MAX_TEXT = 2_000; // characters of one text
 
 export function Payload({ event }) {
@@ -22,7 +23,7 @@ export function Payload({ event }) {
 
 function Binary({ text, type }) {
   const size = Math.floor((text.length * 3) / 4) - (text.match(/=*$/)[0].length);
-  const start = atob(text.slice(0, 344));
+  const start = atob(text.slice(0, DUMPED / 3 * 4));
   const lines = [];
   for (let at = 0; at < start.length; at += 16) {
     const part = [...start.slice(at, at + 16)].map((each) => each.charCodeAt(0));
@@ -30,7 +31,7 @@ function Binary({ text, type }) {
     const shown = part.map((each) => (each > 31 && each < 127 ? String.fromCharCode(each) : ".")).join("");
     lines.push(`${at.toString(16).padStart(4, "0")}  ${hex.padEnd(47)}  ${shown}`);
   }
-  return html`<p>${bytes(size)} of ${type ?? "bytes"}${size > 256 && ", of which these are the first"}:</p>
+  return html`<p>${bytes(size)} of ${type ?? "bytes"}${size > DUMPED && `, of which these are the first ${DUMPED}`}:</p>
     <pre tabindex="0" aria-label="Payload">${lines.join("\n")}</pre>`;
 }
 

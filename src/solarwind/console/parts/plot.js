@@ -1,6 +1,7 @@
 // Events a second over a time, as lines; the numbers at the pointer, or the last ones, stand below them.
 import { html, useEffect, useRef, useSignal } from "../core/ui.js";
 import { rate } from "../core/format.js";
+import { fitted, widthOf } from "./fitted.js";
 
 const SERIES = ["fired", "settled", "retried", "dead"];
 const DASHED = new Set(["retried", "dead"]);
@@ -9,7 +10,7 @@ const LEFT = 48; // for the numbers
 const BELOW = 22; // for the times
 const LABEL_PX = 90; // between two times
 const TOGETHER_PX = 70; // marks that are nearer than that have one text
-const LETTER_PX = 5.6; // of it, about
+const MARK = { font: "400 11px", apart: 5 }; // its text, and how far it is from its line
 const STEPS_S = [15, 30, 60, 300, 600, 900, 1_800, 3_600, 7_200, 10_800, 21_600];
 
 const clock = (seconds, whole) => new Date(seconds * 1000).toLocaleTimeString("sv-SE", { timeStyle: whole ? "medium" : "short" });
@@ -89,7 +90,7 @@ function Marks({ marks, x, width }) {
 function MarkText({ of: { x, text, more }, width }) {
   const before = x > (width + LEFT) / 2;
   const rest = more ? ` and ${more} more joined` : " joined";
-  const letters = Math.floor((before ? x - LEFT : width - x) / LETTER_PX) - rest.length;
-  const shown = text.length <= letters ? text : `${text.slice(0, Math.max(1, letters - 1))}…`;
-  return html`<text class="mark" x=${x + (before ? -5 : 5)} y="18" text-anchor=${before ? "end" : "start"}>${shown}${rest}${shown !== text && html`<title>${text}${rest}</title>`}</text>`;
+  const room = (before ? x - LEFT : width - x) - 2 * MARK.apart;
+  const shown = fitted(text, MARK.font, room - widthOf(rest, MARK.font));
+  return html`<text class="mark" x=${x + (before ? -MARK.apart : MARK.apart)} y="18" text-anchor=${before ? "end" : "start"}>${shown}${rest}${shown !== text && html`<title>${text}${rest}</title>`}</text>`;
 }
