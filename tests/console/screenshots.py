@@ -83,7 +83,8 @@ async def a_webhook(world: World) -> AsyncIterator[None]:
     """Have a webhook whose target refuses some of what it gets."""
 
     def behave(request: Request) -> Answer:
-        return Answer(500 if request.headers["ce-id"].endswith("3") else 200, body=b"the shop is full")
+        full = request.headers["ce-id"].endswith("3")
+        return Answer(500 if full else 200, body=b"the shop is full" if full else b"thanks")
 
     topic, purpose, name = HOOK.split("/")
     async with receiving() as receiver, world.http() as http:

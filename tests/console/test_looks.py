@@ -76,6 +76,16 @@ async def test_the_types_of_a_topics_payloads_are_shown_with_their_fields_as_tex
 
 
 @on_page
+async def test_the_system_says_how_full_its_limits_are(browsing: Browsing, world: World) -> None:
+    async with browsing.page(world.console, world.admin) as page:
+        await go(page, "/system")
+        limits = page.locator("section", has=page.get_by_role("heading", name="Limits"))
+        for name, most in (("Topics", "100,000"), ("Viewers", "10,000"), ("Feeds", "10,000")):
+            shown = limits.locator("dl").first.locator("div", has_text=name)
+            await expect(shown).to_contain_text(re.compile(f"[0-9]+ of {most}"))
+
+
+@on_page
 async def test_the_system_says_who_owns_the_topics(browsing: Browsing, world: World) -> None:
     async with browsing.page(world.console, world.admin) as page:
         await go(page, "/system")
@@ -165,7 +175,7 @@ async def test_what_cannot_be_undone_and_what_is_trimmed_is_said_before(browsing
         await go(page, "/topics/looks.kept")
         dialog = await opened(page, "Keep")
         touches = dialog.locator(".touches")
-        await expect(touches).to_have_text("About 0 events of 4 will be trimmed, for good.")
+        await expect(touches).to_have_text("None of the 4 events that are kept will be trimmed.")
         await dialog.get_by_label("Seconds").fill("0")
         await expect(touches).to_have_text("About 4 events of 4 will be trimmed, for good.")
         assert (await http.get("/v1/topics/looks.kept")).json()["kept"] == 4

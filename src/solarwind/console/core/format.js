@@ -49,4 +49,4 @@ export function absolute(time) {
   return `${new Date(time).toLocaleString("sv-SE", { timeZoneName: "short" })} (${time})`;
 }
 
-export const perCent = (part) => `${Number((part * 100).toFixed(part > 0.1 ? 0 : 1))} %`;
+export const perCent = (part) => `${Number((part * 100).toFixed(part > 0.1 ? 0 : 1))}\u00a0%`;

@@ -9,15 +9,17 @@ import { useAnswer } from "../parts/asked.js";
 import { csvOf, download } from "../parts/download.js";
 import { Facts, Failure, Page, Section } from "../parts/page.js";
 import { Histogram } from "../parts/spark.js";
-import { State } from "../parts/state.js";
+import { Gauge, State } from "../parts/state.js";
 import { Table } from "../parts/table.js";
 import { Time } from "../parts/time.js";
 
 const AGAIN_MS = 5_000;
 const TOPICS = 20; // of an owner that are named
 
+const part = (name) => facts.server.value.get(name) ?? {};
+
 export function System() {
-  const open = facts.server.value.get("connections") ?? {};
+  const open = part("connections");
   return html`<${Page} title="System">
     <${Section} title="Stores"><${Stores} /></${Section}>
     <${Section} title="Owners" aside="which process has which topics"><${Owners} /></${Section}>
@@ -59,11 +61,11 @@ function Owners() {
 
 // What this page knows of a part, as a file.
 function Export() {
-  const part = useSignal("purposes");
-  const rows = () => listOf(part.value).map(({ at, ...fact }) => ({ key: at, ...fact }));
-  return html`<div class="filters"><label>Facts <select value=${part.value} onChange=${(event) => (part.value = event.target.value)}>${Object.keys(facts).map((each) => html`<option value=${each} selected=${each === part.value}>${each}</option>`)}</select></label>
-    <button type="button" class="small" onClick=${() => download(`${part.value}.csv`, csvOf(rows()), "text/csv")}>Download CSV</button>
-    <button type="button" class="small" onClick=${() => download(`${part.value}.json`, JSON.stringify(rows(), null, 1), "application/json")}>Download JSON</button></div>`;
+  const chosen = useSignal("purposes");
+  const rows = () => listOf(chosen.value).map(({ at, ...fact }) => ({ key: at, ...fact }));
+  return html`<div class="filters"><label>Facts <select value=${chosen.value} onChange=${(event) => (chosen.value = event.target.value)}>${Object.keys(facts).map((each) => html`<option value=${each} selected=${each === chosen.value}>${each}</option>`)}</select></label>
+    <button type="button" class="small" onClick=${() => download(`${chosen.value}.csv`, csvOf(rows()), "text/csv")}>Download CSV</button>
+    <button type="button" class="small" onClick=${() => download(`${chosen.value}.json`, JSON.stringify(rows(), null, 1), "application/json")}>Download JSON</button></div>`;
 }
 
 function Audit() {
@@ -79,8 +81,16 @@ function Audit() {
 }
 
 function Limits() {
-  const row = (part) => Object.entries(facts.server.value.get(part) ?? {}).map(([name, value]) => [name.replaceAll("_", " "), shown(name, value)]);
-  return html`<details><summary>All limits of this server</summary><${Facts} of=${[...row("limits"), ...row("settings")]} /></details>`;
+  const [open, limits, settings] = ["connections", "limits", "settings"].map(part);
+  const full = [
+    ["Topics", facts.topics.value.size, limits.names],
+    ["Purposes", facts.purposes.value.size, limits.names],
+    ["Viewers", open.viewers, settings.viewers],
+    ["Feeds", open.feeds, settings.instances],
+  ].filter(([, number, most]) => number !== undefined && most);
+  const row = (name) => Object.entries(part(name)).map(([key, value]) => [key.replaceAll("_", " "), shown(key, value)]);
+  return html`<${Facts} of=${full.map(([name, number, most]) => [name, html`<${Gauge} value=${number} of=${most} label=${`${name} of the most that there may be`} />`])} />
+    <details><summary>All limits of this server</summary><${Facts} of=${[...row("limits"), ...row("settings")]} /></details>`;
 }
 
 const shown = (name, value) => (/bytes$/.test(name) ? bytes(value) : /_s$/.test(name) ? seconds(value) : typeof value === "number" ? count(value) : String(value));

@@ -21,7 +21,7 @@ const COLUMNS = [
   TOPIC,
   { name: "host", label: "Target", value: (each) => each.host, cell: (each) => html`<span class="wrap" dir="auto">${each.host}</span>` },
   { name: "state", label: "State", value: (each) => each.state, cell: (each) => html`<${State} name=${each.state} />` },
-  { name: "error", label: "Last answer that was refused", value: (each) => each.error ?? "", cell: (each) => (each.error ? html`<span class="error" dir="auto">${each.error}</span>` : html`<span class="quiet">none</span>`) },
+  { name: "error", label: "Last answer that was refused", wide: true, value: (each) => each.error ?? "", cell: (each) => (each.error ? html`<span class="error" dir="auto">${each.error}</span>` : html`<span class="quiet">none</span>`) },
   { name: "verbs", label: "Actions", cell: (each) => html`<span class="buttons"><${Verbs} of=${each} small /></span>` },
 ];
 

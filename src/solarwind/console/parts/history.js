@@ -32,7 +32,7 @@ export function EventList({ topic, events, label }) {
     <tbody>${events.map((event) => html`<tr key=${event.id}>
       <td data-label="Fired"><${Time} at=${event.time} /></td>
       <td data-label="Id"><a href=${pages.event(topic, event.id)} class="id" dir="auto">${event.id}</a></td>
-      <td data-label="Key">${event.partitionkey && html`<span class="wrap" dir="auto">${event.partitionkey}</span>`}</td>
+      <td data-label="Key" class="wide">${event.partitionkey && html`<span class="wrap" dir="auto">${event.partitionkey}</span>`}</td>
       <td data-label="Payload"><code class="brief" dir="ltr">${brief(event)}</code></td>
     </tr>`)}</tbody>
   </table></div>`;

@@ -93,7 +93,8 @@ export const VERBS = {
     arguments: ({ topic, keep, keep_bytes }) => ({ topic, keep: Number(keep), keep_bytes: keep_bytes ? Number(keep_bytes) : null }),
     touches: async (wanted) => {
       const [{ kept }, then] = await Promise.all([get(topicPath(wanted.topic)), perform("keep", { ...wanted, dry_run: true })]);
-      return { text: `About ${events(Math.max(0, kept - then.kept))} of ${count(kept)} will be trimmed, for good.`, none: false };
+      const trimmed = Math.max(0, kept - then.kept);
+      return { text: trimmed ? `About ${events(trimmed)} of ${count(kept)} will be trimmed, for good.` : `None of the ${events(kept)} that are kept will be trimmed.`, none: false };
     },
     done: (_, { topic }) => `${topic} keeps that much.`,
   },
