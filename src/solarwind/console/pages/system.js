@@ -38,7 +38,7 @@ function Stores() {
   const { answer, error } = useAnswer(() => get("/v1/stores"), [Math.floor(now.value / AGAIN_MS)]);
   if (error) return html`<${Failure} error=${error} />`;
   return (answer?.stores ?? []).map((each) => html`<${Facts} of=${[
-      ["Store", html`<span dir="auto" class="wrap">${each.store.split(/(?<=\/)/).map((part) => html`${part}<wbr />`)}</span>`],
+      ["Store", html`<span dir="auto" class="wrap">${each.store.split(/(?<=\/)/).map((step) => html`${step}<wbr />`)}</span>`],
       ["Process", html`<span dir="auto" class="wrap">${each.process}</span>`],
       ["State", html`<${State} name=${each.full ? "refused" : "running"} title=${each.full ? "It refuses new events: it has no room" : "It accepts events"} />`],
       ["Room in all", bytes(each.size)],
