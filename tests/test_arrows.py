@@ -15,7 +15,7 @@ import solarwind
 from solarwind import errors
 
 ROOT = Path(solarwind.__file__).parent
-MODULES = sorted(ROOT.rglob("*.py"))
+MODULES = sorted(set(ROOT.rglob("*.py")) - set((ROOT / "templates").rglob("*.py")))  # those are other programs
 
 # What each part may import of solarwind. A part is a folder, or a module of the top.
 FOUNDATION = {

@@ -1,6 +1,6 @@
 """The command line: `solarwind`, or `python -m solarwind`.
 
-    run, dev                                  a service, and one that somebody works on
+    run, dev, new                             a service, one that somebody works on, and one to start from
     serve, token                              a dispatcher for many processes, and who may use it
     ui                                        the console, on any dispatcher
     fire, listen                              events in and out
@@ -27,7 +27,7 @@ import typer
 from typer.core import TyperGroup
 
 from ..errors import SolarWindError
-from . import copy, dev, events, examples, operations, outbox, store, token, top, ui
+from . import copy, dev, events, examples, new, operations, outbox, store, token, top, ui
 from . import run as service
 from . import serve as server
 from .options import JsonOption
@@ -70,6 +70,7 @@ _GROUPS = {
 }
 app.command(rich_help_panel=_RUNS)(service.run)
 app.command(rich_help_panel=_RUNS)(dev.dev)
+app.command(rich_help_panel=_RUNS)(new.new)
 app.command(rich_help_panel=_RUNS)(server.serve)
 app.add_typer(token.app, name="token", rich_help_panel=_RUNS)
 app.command(rich_help_panel=_EVENTS)(events.fire)

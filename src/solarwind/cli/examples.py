@@ -9,6 +9,7 @@ from ..operations import OPERATIONS
 EXAMPLES: dict[str, tuple[str, ...]] = {
     "run": ("run", "run app:wind", "run app:wind --workers 4 --url sqlite:///wind.db"),
     "dev": ("dev", "dev app:wind --data shop-dev.db"),
+    "new": ("new my-shop", "new my-shop --template fastapi"),
     "serve": (
         "serve",
         "serve --data /var/lib/solarwind/wind.db --port 7400",
