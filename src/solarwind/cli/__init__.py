@@ -2,7 +2,7 @@
 
     run, dev, new                             a service, one that somebody works on, and one to start from
     serve, token                              a dispatcher for many processes, and who may use it
-    ui                                        the console, on any dispatcher
+    ui, mcp                                   the console, and the same questions for an assistant, on any dispatcher
     fire, listen                              events in and out
     topics, purposes, attention, audit,       what an operator does: most are made from the table of operations
     pause, replay, retire, trace, top, dead, owners
@@ -27,7 +27,7 @@ import typer
 from typer.core import TyperGroup
 
 from ..errors import SolarWindError
-from . import copy, dev, events, examples, new, operations, outbox, store, token, top, ui
+from . import copy, dev, events, examples, mcp, new, operations, outbox, store, token, top, ui
 from . import run as service
 from . import serve as server
 from .options import JsonOption
@@ -81,6 +81,7 @@ app.add_typer(_GROUPS["topics"], name="topics", rich_help_panel=_HOW)
 operations.register(app, _GROUPS, _HOW, questions=True)
 app.command(rich_help_panel=_HOW)(top.top)
 app.command(rich_help_panel=_HOW)(ui.ui)
+app.command(rich_help_panel=_HOW)(mcp.mcp)
 app.add_typer(_GROUPS["dead"], name="dead", rich_help_panel=_OPERATOR)
 app.add_typer(_GROUPS["delayed"], name="delayed", rich_help_panel=_OPERATOR)
 app.add_typer(_GROUPS["schedules"], name="schedules", rich_help_panel=_OPERATOR)

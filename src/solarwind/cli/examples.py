@@ -32,6 +32,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "outbox redrive": ("outbox redrive --database sqlite:///shop.db",),
     "top": ("top --interval 5",),
     "ui": ("ui --url sqlite:///wind.db", "ui --url nats://n1,n2,n3/shop", "ui --url wss://wind.example"),
+    "mcp": ("mcp --url sqlite:///wind.db",),
     "token create": (
         "token create shop --fire video.uploaded --listen video.encoded",
         "token create operator --admin --expires 30d",

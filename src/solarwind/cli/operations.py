@@ -77,7 +77,7 @@ def _command(operation: Operation[..., Any], cli: Cli) -> Callable[..., None]:
         from . import answers, show, tracing
         from .reach import operate
 
-        arguments = {name: _read(operation, kind, name, given) for name, kind in operation.kinds.items()}
+        arguments = {name: read_argument(operation, kind, name, given) for name, kind in operation.kinds.items()}
         _refuse_no_change(operation, arguments)
         if given.get("follow"):
             if cli.follow:
@@ -86,7 +86,7 @@ def _command(operation: Operation[..., Any], cli: Cli) -> Callable[..., None]:
                 operate(url, lambda wind: _follow_until_told(operation, wind, arguments, json))
             return
         request = operation.request(arguments)
-        answer = operate(url, lambda wind: _ask(wind, request, given.get("create", True)))
+        answer = operate(url, lambda wind: ask_known(wind, request, given.get("create", True)))
         if not json:
             answers.say(operation, cli, answer, request.arguments)
             return
@@ -104,7 +104,7 @@ def _command(operation: Operation[..., Any], cli: Cli) -> Callable[..., None]:
     return run
 
 
-async def _ask(wind: SolarWind, request: Request[Any], creates: bool) -> Any:
+async def ask_known(wind: SolarWind, request: Request[Any], creates: bool = True) -> Any:
     """Ask it, unless it would make a topic: one that does not exist is more likely mistyped."""
     if not creates:
         import difflib
@@ -176,12 +176,17 @@ def _parameters(operation: Operation[..., Any], cli: Cli, name: str, kind: Argum
         yield _parameter(name, _ARGUMENTS[kind.name], default)
         return
     makes = consent if name in cli.consent else option
-    type_, how = (str if kind.name in _TEXTS else kind.wire), {}
+    type_, how = argument_type(kind), {}
     if default is msgspec.UNSET:
         type_, default, how = type_ | None, None, {"show_default": False}
     elif isinstance(default, bytes):
         default = default.decode()
     yield _parameter(name, Annotated[type_, makes(_dashed(name), cli.options[name], **how)], default)
+
+
+def argument_type(kind: ArgumentKind) -> Any:
+    """Return the type in which an argument is written."""
+    return str if kind.name in _TEXTS else kind.wire
 
 
 def _dashed(name: str) -> str:
@@ -192,7 +197,7 @@ def _parameter(name: str, type_: Any, default: Any) -> Parameter:
     return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=type_)
 
 
-def _read(operation: Operation[..., Any], kind: ArgumentKind, name: str, given: dict[str, Any]) -> Any:
+def read_argument(operation: Operation[..., Any], kind: ArgumentKind, name: str, given: dict[str, Any]) -> Any:
     if kind.name == "ids":
         return several_or_all(given[name], given["all"])
     if kind.name == "wait":

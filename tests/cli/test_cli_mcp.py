@@ -1,0 +1,102 @@
+"""`mcp`: an assistant asks what an operator asks, by a client of the protocol's own, and can change nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from mcp import Client, StdioServerParameters
+
+from solarwind.operations import OPERATIONS
+from solarwind.testing.contract import on_loop
+
+from .conftest import Serving, call
+
+
+@asynccontextmanager
+async def assistant(url: str) -> AsyncIterator[Client]:
+    command = ["-m", "solarwind", "mcp", "--url", url]
+    async with Client(StdioServerParameters(command=sys.executable, args=command, env=dict(os.environ))) as client:
+        yield client
+
+
+async def ask(client: Client, tool: str, **arguments: Any) -> tuple[bool, Any]:
+    """Return whether it was answered, and the answer or the refusal."""
+    answer = await client.call_tool(tool, arguments)
+    (content,) = answer.content
+    return not answer.is_error, content.text if answer.is_error else json.loads(content.text)
+
+
+@on_loop
+async def test_each_question_of_an_operator_is_a_tool_that_changes_nothing(furnished: str) -> None:
+    questions = {name for name, each in OPERATIONS.items() if each.cli and each.repeat == "question"}
+    async with assistant(furnished) as client:
+        tools = {each.name: each for each in (await client.list_tools()).tools}
+        assert tools.keys() == questions
+        assert {"attention", "purposes", "event", "trace", "dead"} <= questions
+        assert not {"redrive", "retire", "fire", "replay"} & questions
+        assert all(each.description and each.annotations.read_only_hint for each in tools.values())
+        assert tools["dead"].input_schema["required"] == ["topic", "purpose"]
+        assert tools["dead"].input_schema["properties"]["limit"]["description"] == "How many at most."
+
+
+def test_answers_are_what_the_commands_print_as_json(furnished: str) -> None:
+    printed = {each: call(each, "--url", furnished, "--json").json for each in ("purposes", "topics", "attention")}
+
+    async def compare() -> None:
+        async with assistant(furnished) as client:
+            for tool, rows in printed.items():
+                good, found = await ask(client, tool)
+                assert good, found
+                assert [each.keys() for each in found] == [each.keys() for each in rows]
+            good, found = await ask(client, "events", topic="video.uploaded", since="2h", limit=1)
+            assert good, found
+            assert len(found["events"]) == 1
+
+    asyncio.run(compare())
+
+
+@on_loop
+async def test_what_is_wrong_is_said_in_the_answer(furnished: str) -> None:
+    async with assistant(furnished) as client:
+        for tool, arguments, says in (
+            ("nothing", {}, "expected one of the tools "),
+            ("dead", {"topic": "video.uploaded"}, "missing required field `purpose`"),
+            ("purposes", {"topic": "none"}, "which does not exist"),
+            ("purposes", {"colour": "red"}, "unknown field `colour`"),
+            ("events", {"topic": "video.uploaded", "since": "soon"}, "expected"),
+            ("events", {"topic": "video.uploaded", "limit": "many"}, "Expected `int`"),
+            ("events", {"topic": "video.uploaded", "limit": 0}, "limit"),
+        ):
+            good, text = await ask(client, tool, **arguments)
+            assert not good, (tool, arguments)
+            assert says in text
+        assert (await ask(client, "topics"))[0], "it goes on"
+
+
+@on_loop
+async def test_a_server_is_asked_with_the_rights_of_its_token(serving: Any, tmp_path: Any) -> None:
+    server: Serving = serving("--data", str(tmp_path / "wind.db"))
+    async with assistant(server.url) as client:
+        assert await ask(client, "topics") == (True, [])
+
+
+def test_without_the_package_it_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setitem(sys.modules, "mcp", None)
+    monkeypatch.setitem(sys.modules, "mcp.server", None)
+    monkeypatch.setitem(sys.modules, "mcp.server.stdio", None)
+    answer = call("mcp", "--url", url)
+    assert answer.code == 1
+    assert "pip install 'solarwind[mcp]'" in answer.err
+
+
+def test_a_store_that_is_not_there_is_refused(url: str) -> None:
+    answer = call("mcp", "--url", url)
+    assert answer.code == 1
+    assert "expected a store, but there is none" in answer.err
