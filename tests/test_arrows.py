@@ -90,7 +90,7 @@ ARROWS = {
     "__init__": FOUNDATION | {"core", "handlers", "records", "service.middleware", "wind"},
     "__main__": {"cli"},
 }
-# Imported only where somebody names a server, or a database of PostgreSQL; `cli.mcp` imports its extra when it is called.
+# Imported only where somebody names a server, or a database of PostgreSQL; `cli.mcp` imports its extra when called.
 OF_THE_EXTRA = {"cli.mcp", "outbox.postgres", "peer.frames", "peer.link"}
 IMPURE = {
     "apsw",
