@@ -86,13 +86,12 @@ restarts: $(VENV)/.test
 bench: $(VENV)/.bench $(VENV)/.brokers
 	$(BIN)/python bench/all.py --write $(DOC) --folder $(BENCH_FOLDER) $(if $(ONLY),--only $(ONLY))
 
-## Build the wheel, install it alone into an empty environment, and run the README's example from there
+## Build the wheel and the source distribution, install each alone into empty environments, with pip and with uv on each
+## Python that is here, and run the README's example from there
 wheel: $(VENV)/.test
-	rm -rf dist build/wheel
-	$(BIN)/python -m build --wheel --outdir dist .
-	$(PYTHON) -m venv build/wheel
-	build/wheel/bin/pip install --quiet --disable-pip-version-check dist/*.whl
-	cd build/wheel && bin/python ../../tests/readme_example.py ../../README.md && bin/solarwind --version
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/python tests/installed.py dist build/installed
 
 ## The modules of others that the console has in it, by name and version, and what the lock says of them
 vendor: $(VENV)/.test

@@ -53,6 +53,7 @@ ARROWS = {
     "limits": {"errors", "option_structs"},
     "logs": {"text"},
     "text": set(),
+    "systems": {"errors"},
     "timing": {"errors", "failure", "names"},
     "columns": {"errors", "event", "names", "payload"},
     "batch": {"columns", "errors", "event", "limits", "names", "payload"},
@@ -71,7 +72,7 @@ ARROWS = {
     "loops": {"errors"},
     "shutdown": set(),
     "options": {"engine.base", "errors", "failure", "loops", "names", "payload", "schedule"},
-    "urls": {"cluster.engine", "engine", "errors", "limits", "names", "peer.remote", "store", "text"},
+    "urls": {"cluster.engine", "engine", "errors", "limits", "names", "peer.remote", "store", "systems", "text"},
     "handlers": FOUNDATION | {"core", "engine.base", "options", "records", "service"},
     "declaring": {"errors", "names", "operations", "options", "payload"},
     "operations": {"engine", "loops", "options", "origin", "records", "sending"},
@@ -83,7 +84,7 @@ ARROWS = {
     "peer": FOUNDATION | {"core", "store.definitions", "wire", "engine", "operations", "service", "peer"},
     "server": FOUNDATION
     | {"core", "engine", "operations", "options", "peer", "records", "plugins", "service", "shutdown", "urls"}
-    | {"server", "wind", "wire"},
+    | {"server", "systems", "wind", "wire"},
     "contrib": FOUNDATION | {"engine.base", "service.middleware", "wind"},
     "testing": None,  # anything but the command line
     "cli": None,  # anything but testing

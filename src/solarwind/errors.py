@@ -75,7 +75,7 @@ class ConflictError(SolarWindError):
 
 
 class NotAllowed(SolarWindError):
-    """The exchange or the caller's rights do not allow it."""
+    """The exchange, the system or the caller's rights do not allow it."""
 
     code = "not-allowed"
     fault = "caller"

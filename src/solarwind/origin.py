@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import getpass
 import os
-import pwd
 import socket
 import sys
 from functools import cache, lru_cache
@@ -36,8 +35,8 @@ def user_name() -> str:
     """Return the name of this process's user, and the machine."""
     try:
         name = getpass.getuser()
-    except (KeyError, OSError):  # in a container the user may have none
-        name = f"uid {os.getuid()}"
+    except (ImportError, KeyError, OSError):  # in a container the user may have none
+        name = f"uid {os.getuid()}" if hasattr(os, "getuid") else "somebody"
     return f"{name}@{MACHINE}"
 
 
@@ -45,8 +44,10 @@ def user_name() -> str:
 def user_of(uid: int) -> str:
     """Return the name and number of a user of this machine."""
     try:
+        import pwd
+
         return f"{pwd.getpwuid(uid).pw_name} (uid {uid})"
-    except (KeyError, OSError):
+    except (ImportError, KeyError, OSError):
         return f"uid {uid}"
 
 

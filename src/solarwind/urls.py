@@ -11,6 +11,7 @@ from .engine.base import Engine
 from .errors import BadArgument
 from .limits import Limits
 from .names import check_path, check_socket_path
+from .systems import check_linux, posix_needed
 from .text import redact
 
 EXPECTED = (
@@ -49,12 +50,17 @@ def open_engine(
         return LocalEngine(MemoryStore(), limits=limits)
     if parts.scheme == "sqlite":
         from .engine.local import LocalEngine
-        from .store.sqlite import SqliteStore
 
+        try:
+            from .store.sqlite import SqliteStore
+        except ModuleNotFoundError as error:
+            raise posix_needed(error, "a sqlite:// URL") from None
         return LocalEngine(SqliteStore(sqlite_path(url)), limits=limits)
     if parts.scheme in SERVERS:
         path = socket_path(url) if parts.scheme == "unix" else None
-        if path is None:
+        if path is not None:
+            check_linux("a unix:// URL", "name a server at a port, such as ws://127.0.0.1:7400")
+        else:
             _check_server(url)
         try:
             from .peer.remote import RemoteEngine

@@ -27,6 +27,7 @@ import typer
 from typer.core import TyperGroup
 
 from ..errors import SolarWindError
+from ..systems import posix_needed
 from . import copy, dev, events, examples, mcp, new, operations, outbox, store, token, top, ui
 from . import run as service
 from . import serve as server
@@ -44,7 +45,10 @@ class _Refusing(TyperGroup):
             return super().invoke(ctx)
         except BrokenPipeError:  # for typer, which then leaves quietly
             raise
-        except (SolarWindError, OSError) as error:
+        except (SolarWindError, ModuleNotFoundError, OSError) as found:
+            error = posix_needed(found, "this command") if isinstance(found, ModuleNotFoundError) else found
+            if isinstance(error, ModuleNotFoundError):
+                raise
             from .show import refuse
 
             sys.stdout.flush()

@@ -18,6 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BadArgument, Unavailable
+from ..systems import check_linux
 from .options import variable
 from .parent import WORKER, WORKER_TOKEN, WORKER_URL
 from .supervisor import Child, Supervisor
@@ -49,6 +50,7 @@ def supervise(
     does, its HTTP address and the token for it are `served` to who is to use it; what that returns goes on until the
     workers end.
     """
+    check_linux("workers that are watched", "start `solarwind run` as often as you want it, at a `solarwind serve`")
     environment = _environment(reloads)
     with ExitStack() as files:
         dispatcher = None
@@ -99,6 +101,7 @@ def _listen(port: int) -> socket.socket:
 
 def reload(service: Sequence[str], url: str | None) -> int:
     """Run a service in one process, and restart it when a source file changes. Return its exit code."""
+    check_linux("--reload", "start `solarwind run` anew after a change")
     child = Child("the service", service, _environment(True) | _where(url))
     return asyncio.run(Supervisor([child], reloads=True).run())
 

@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from ..errors import Unavailable
 from ..names import check_path, check_socket_path
 from ..origin import process_of
+from ..systems import check_linux
 
 BACKLOG = 2_048  # connections that wait to be accepted
 _CREDENTIALS = struct.Struct("3i")  # process, user and group: see unix(7)
@@ -35,6 +36,7 @@ class UnixSocket:
 
     def __init__(self, path: str, mode: int) -> None:
         """`mode` is that of the file. Raise `BadArgument` for a path that cannot be one."""
+        check_linux("a server at a Unix socket", "have it listen on a port")
         self.path = check_socket_path(os.path.abspath(check_path(path)))
         self._mode = mode
         self._file: tuple[int, int] | None = None  # device and inode

@@ -54,7 +54,8 @@ def _after_fork() -> None:
     _STARTED.clear()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+if hasattr(os, "register_at_fork"):  # elsewhere nothing forks
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 class Firing:

@@ -63,7 +63,8 @@ def _after_fork() -> None:
     _RUNNERS.clear()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+if hasattr(os, "register_at_fork"):  # elsewhere nothing forks
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 class Worker(asyncio.Task[None]):
