@@ -21,7 +21,7 @@ JOBS ?= 5
 # Tests start hundreds of processes: each would compile all sources again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run demo test check lint types unit test-long test-cluster explore simulate mutants fuzz restarts bench wheel vendor screenshots clean
+.PHONY: run demo test check lint types unit test-long test-cluster explore simulate mutants fuzz restarts bench wheel docs api vendor screenshots clean
 
 ## Find the duplicate files of Python's standard library, or of a folder: make run DIR=~/Pictures
 run: $(VENV)/.run
@@ -93,6 +93,16 @@ wheel: $(VENV)/.test
 	$(BIN)/python -m build --outdir dist .
 	$(BIN)/python tests/installed.py dist build/installed
 
+## The documents as a site, in build/docs, which needs no server and loads nothing from elsewhere; a warning is an error
+docs: $(VENV)/.docs
+	rm -rf build/docs
+	$(BIN)/sphinx-build -W --keep-going -q -E -j 2 -d build/doctrees -c docs/site docs build/docs
+	$(BIN)/python docs/site/check.py build/docs
+
+## The list of public names and signatures, which a test compares: say first in CHANGELOG.md what changed
+api: $(VENV)/.test
+	$(BIN)/python docs/site/public_api.py
+
 ## The modules of others that the console has in it, by name and version, and what the lock says of them
 vendor: $(VENV)/.test
 	cd tests && ../$(BIN)/python -m console.vendoring
@@ -147,6 +157,10 @@ $(VENV)/.eslint: $(VENV)/.test src/solarwind/console/vendor/vendor.lock
 # them is said by the run itself.
 $(VENV)/.compiled: $(VENV)/.test
 	$(BIN)/python -m pytest --collect-only -qq > $@ || true
+
+$(VENV)/.docs: $(VENV)/.test docs/requirements.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -r docs/requirements.txt
+	touch $@
 
 $(VENV)/.bench: $(VENV)/.test bench/requirements.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -r bench/requirements.txt

@@ -19,7 +19,7 @@ import pytest
 import typer.main
 
 import solarwind
-from solarwind import Cause, Event, Handing, Handlers, SolarWind, records
+from solarwind import Cause, Event, Handing, Handlers, SolarWind, errors, records
 from solarwind.cli import app
 from solarwind.cli.examples import EXAMPLES
 from solarwind.contrib.flask import FlaskSolarWind
@@ -35,6 +35,7 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 SOLARWIND: Any = typer.main.get_command(app)  # the command line, as typer makes it
 README, PYTHON, CLI = ROOT / "README.md", ROOT / "docs" / "PYTHON.md", ROOT / "docs" / "CLI.md"
 EFFECTS = ROOT / "docs" / "EFFECTS.md"
+INDEX, ERRORS = ROOT / "docs" / "index.md", ROOT / "docs" / "ERRORS.md"
 GUARANTEES = ROOT / "docs" / "GUARANTEES.md"
 COMING_FROM = sorted((ROOT / "docs" / "coming-from").glob("*.md"))
 A_PROGRAM_S = 240
@@ -50,7 +51,7 @@ class Block(NamedTuple):
 
 def blocks(document: Path) -> list[Block]:
     text = document.read_text()
-    found = re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    found = re.finditer(r"^```([^\n]*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     return [Block(each[1], each[2], text.count("\n", 0, each.start()) + 2) for each in found]
 
 
@@ -68,7 +69,7 @@ def name_of(document: Path) -> str:
 
 def programs() -> Iterator[Any]:
     """Yield each block of Python that is a whole program, and the output that the document shows for it."""
-    for document in (README, PYTHON, EFFECTS, *COMING_FROM):
+    for document in (README, INDEX, PYTHON, EFFECTS, ERRORS, *COMING_FROM):
         all_blocks = [*blocks(document), Block("", "", 0)]
         for block, following in pairwise(all_blocks):
             if block.language == "python" and following.language == "text" and is_program(block):
@@ -102,6 +103,11 @@ def test_the_readme_begins_with_a_short_program_that_may_run_again(tmp_path: Pat
     assert len(lines) <= 11
     assert run(example.text, tmp_path) == run(example.text, tmp_path)
     assert (tmp_path / "wind.db").exists()
+
+
+def test_the_site_begins_with_the_program_of_the_readme() -> None:
+    first = [next(block.text for block in blocks(page) if block.language == "python") for page in (README, INDEX)]
+    assert first[0] == first[1]
 
 
 def test_all_whole_programs_of_the_manual_are_run() -> None:
@@ -264,6 +270,58 @@ def test_members_that_the_prose_names_exist(document: Path) -> None:
                 assert there, f"{document.name}: {code}"
 
 
+# --- the site -----------------------------------------------------------------------------------------------
+
+
+def toctrees(document: Path) -> list[list[Path]]:
+    """Return the pages of each toctree of a page."""
+    found = (block.text.splitlines() for block in blocks(document) if block.language == "{toctree}")
+    entries = ([line for line in lines if line and not line.startswith(":")] for lines in found)
+    return [[document.parent / f"{entry}.md" for entry in each] for each in entries]
+
+
+def test_each_page_has_a_place_on_the_site() -> None:
+    pages = set((ROOT / "docs").rglob("*.md")) - {INDEX}
+    placed = [page for document in DOCUMENTS for tree in toctrees(document) for page in tree]
+    assert len(placed) == len(set(placed)), "a page is in two toctrees: take it out of one"
+    for page in sorted(pages - set(placed)):
+        pytest.fail(
+            f"{name_of(page)} is in no toctree: name it in docs/index.md, in the list and the toctree of Tutorial, "
+            "How-to guides, Reference, Explanation or The project"
+        )
+    assert set(placed) == pages, "a toctree names a page that is not there"
+
+
+def test_the_lists_of_the_front_page_have_what_its_toctrees_have() -> None:
+    """The lists are for readers, with a sentence each; the toctrees are for the site's navigation."""
+    sections = re.split(r"^## ", prose(INDEX), flags=re.MULTILINE)[1:]
+    trees = toctrees(INDEX)
+    assert len(sections) == len(trees)
+    for section, tree in zip(sections, trees, strict=True):
+        listed = [(INDEX.parent / target).resolve() for target in re.findall(r"\]\((\S+?\.md)\)", section)]
+        assert listed == tree, f"the list and the toctree of {section.splitlines()[0]} differ"
+
+
+def test_the_page_of_errors_has_a_section_for_each_code() -> None:
+    """For those of the exceptions, and those of HTTP alone: with the class, whose fault it is, and the status."""
+    http = (ROOT / "docs" / "HTTP.md").read_text()
+    statuses: dict[str, set[str]] = {}
+    for status, code in re.findall(r"^\| ([45]\d\d) \| `([a-z-]+)` \|", http, re.MULTILINE):
+        statuses.setdefault(code, set()).add(status)
+    kinds = {each.code: each for each in vars(errors).values() if isinstance(each, type) and hasattr(each, "code")}
+    sections = dict(re.findall(r"^## ([a-z-]+)\n\n(.*?)(?=^## |\Z)", ERRORS.read_text(), re.MULTILINE | re.DOTALL))
+    for code in sorted(kinds.keys() | statuses.keys()):
+        assert code in sections, f"docs/ERRORS.md has no section {code}: say there what it means, and what to do"
+        first = sections[code].partition("\n")[0]
+        assert set(re.findall(r"\b[45]\d\d\b", first)) == statuses.get(code, set()), f"{code}: {first}"
+        if code in kinds:
+            assert f"`{kinds[code].__name__}`" in first, f"{code}: {first}"
+            assert f"fault `{kinds[code].fault}`" in first, f"{code}: {first}"
+        for part in ("**Means**", "**Causes**", "**What to do**"):
+            assert part in sections[code], f"{code}: {part}"
+    assert sections.keys() == kinds.keys() | statuses.keys()
+
+
 # --- links --------------------------------------------------------------------------------------------------
 
 
@@ -330,7 +388,7 @@ def members_by_class() -> dict[str, set[str]]:
 
 
 def command_lines() -> Iterator[Any]:
-    for document in (README, CLI, EFFECTS, ROOT / "docs" / "SECURITY.md", *COMING_FROM):
+    for document in (README, INDEX, CLI, EFFECTS, ROOT / "docs" / "SECURITY.md", *COMING_FROM):
         for block in blocks(document):
             for line in block.text.splitlines() if block.language == "sh" else ():
                 if line.startswith("solarwind "):

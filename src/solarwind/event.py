@@ -69,18 +69,22 @@ class Cause(msgspec.Struct, frozen=True, array_like=True):
 
     @classmethod
     def user(cls, name: str) -> Cause:
+        """Return the user of that name, as a cause."""
         return cls("user", name)
 
     @classmethod
     def schedule(cls, name: str) -> Cause:
+        """Return the schedule of that name, as a cause."""
         return cls("schedule", name)
 
     @classmethod
     def machine(cls, name: str) -> Cause:
+        """Return the machine of that name, as a cause."""
         return cls("machine", name)
 
     @classmethod
     def application(cls, name: str) -> Cause:
+        """Return the application of that name, as a cause."""
         return cls("application", name)
 
     @classmethod
@@ -181,6 +185,7 @@ class Event(msgspec.Struct, eq=False, repr_omit_defaults=True):
 
     @property
     def topic(self) -> str:
+        """The topic that it was fired on."""
         return self._of.batch.topic
 
     @property
@@ -217,6 +222,7 @@ class Event(msgspec.Struct, eq=False, repr_omit_defaults=True):
 
     @property
     def machine(self) -> str:
+        """The machine that fired it, by its host name."""
         return self._of.batch.header.machine
 
     @property
@@ -226,6 +232,7 @@ class Event(msgspec.Struct, eq=False, repr_omit_defaults=True):
 
     @property
     def cause(self) -> Cause:
+        """Why it was fired: an earlier event, a user, a schedule, a machine or an application."""
         return self._of.batch.cause(self._index)
 
     @property
@@ -242,6 +249,7 @@ class Event(msgspec.Struct, eq=False, repr_omit_defaults=True):
 
     @property
     def key(self) -> str | None:
+        """What it is ordered by for keyed purposes, as fired; None without one."""
         return self._of.batch.key(self._index)
 
     @property

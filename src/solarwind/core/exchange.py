@@ -31,10 +31,14 @@ class Instance(Protocol):
     """What an exchange sees of a live service instance."""
 
     @property
-    def id(self) -> int: ...
+    def id(self) -> int:
+        """Its number: one that joins later has a larger one."""
+        ...
 
     @property
-    def version(self) -> int: ...
+    def version(self) -> int:
+        """The version of the purpose that it handles events for."""
+        ...
 
     @property
     def origin(self) -> str:
