@@ -322,6 +322,18 @@ def test_the_page_of_errors_has_a_section_for_each_code() -> None:
     assert sections.keys() == kinds.keys() | statuses.keys()
 
 
+def test_what_is_compared_has_a_source_with_a_date() -> None:
+    text = (ROOT / "docs" / "COMPARISON.md").read_text()
+    tables, _, sources = text.partition("## Sources")
+    dated = dict(re.findall(r"^\| (\w+) \| .*\]\(https://.*\| (20\d\d-\d\d-\d\d) \|$", sources, re.MULTILINE))
+    headers = [line for line in tables.splitlines() if line.startswith("| | Solar Wind")]
+    assert len(headers) == 2
+    for header in headers:
+        for column in header.strip("| ").split(" | ")[1:]:
+            name = column.split()[0]
+            assert name in dated, f"docs/COMPARISON.md: {name} has no source with a date under Sources"
+
+
 # --- links --------------------------------------------------------------------------------------------------
 
 
