@@ -51,6 +51,13 @@ def test_the_changelog_names_what_changed_under_unreleased(section: str, left: l
     assert public_api.unnamed(["Retry.wait", "shake"], changelog) == left
 
 
+def test_only_a_new_line_of_the_changelog_names_a_change() -> None:
+    """The section is long, and names nearly everything already."""
+    before = "## [Unreleased]\n\n- `Retry` is there.\n"
+    now = "# Changelog\n\n## [Unreleased]\n\n- `Retry` is there.\n- `shake()` is new.\n"
+    assert public_api.unnamed(["Retry.wait", "shake"], now, before) == ["Retry.wait"]
+
+
 def test_all_public_names_are_on_the_page() -> None:
     page = (ROOT / "docs" / "API.md").read_text()
     named = re.findall(r"^```\{public\} ([\w.]+)$", page, re.MULTILINE)

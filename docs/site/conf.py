@@ -12,6 +12,7 @@ project = "Solar Wind"
 author = "the authors of Solar Wind"
 version = release = version_of("solarwind")
 language = "en"
+smartquotes = False  # what is quoted is often code
 
 extensions = ["myst_parser", "sphinx_copybutton", "sphinx_llms_txt", "pages", "reference"]
 exclude_patterns = ["site", "benchmarks"]

@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 from typing import Any, ClassVar
 
+from docutils import nodes
 from pygments.lexer import RegexLexer
 from pygments.lexers.special import TextLexer
 from pygments.token import Comment, Keyword, Number, Text
@@ -25,6 +26,7 @@ ROOT = DOCS.parent
 
 # The pages that stand for a file outside of docs/.
 STANDS_FOR = {"project/changelog": "CHANGELOG.md", "project/contributing": "CONTRIBUTING.md"}
+WIDE = {"COMPARISON"}  # the room of the list of sections is for their tables
 PAGE_OF = {ROOT / file: DOCS / f"{page}.md" for page, file in STANDS_FOR.items()} | {
     ROOT / "README.md": DOCS / "index.md",
     DOCS: DOCS / "index.md",
@@ -77,6 +79,11 @@ def read(app: Sphinx, docname: str, source: list[str]) -> None:
     source[0] = page_text(docname, source[0])
 
 
+def widen(app: Sphinx, doctree: nodes.document) -> None:
+    if app.env.docname in WIDE:
+        app.env.metadata[app.env.docname]["hide-toc"] = "true"
+
+
 def changed(app: Sphinx, env: BuildEnvironment, added: set[str], changed: set[str], removed: set[str]) -> list[str]:
     """The files that a page stands for are not watched by Sphinx."""
     return [page for page in STANDS_FOR if page in env.found_docs]
@@ -103,6 +110,7 @@ def write_sources(app: Sphinx, error: Exception | None) -> None:
 
 def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("source-read", read)
+    app.connect("doctree-read", widen)
     app.connect("env-get-outdated", changed)
     app.connect("env-check-consistency", check_places)
     app.connect("build-finished", write_sources, priority=400)  # before llms-full.txt is made of them

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from functools import cache
@@ -198,11 +199,28 @@ def name_in(line: str) -> str:
     )
 
 
-def unnamed(names: list[str], changelog: str) -> list[str]:
-    """Return those that the section Unreleased does not name, by their last word or that of their class."""
+def unnamed(names: list[str], changelog: str, before: str = "") -> list[str]:
+    """Return those that no line of the section Unreleased names which was not there before, by their last word or that
+    of their class."""
     section = changelog.partition("\n## [Unreleased]")[2].partition("\n## [")[0]
-    words = {word for code in re.findall(r"`([^`]+)`", section) for word in re.findall(r"\w+", code)}
+    known = {*before.splitlines()}
+    lines = "\n".join(line for line in section.splitlines() if line not in known)
+    words = {word for code in re.findall(r"`([^`]+)`", lines) for word in re.findall(r"\w+", code)}
     return [name for name in names if name.split(".")[-1] not in words and name.split(".")[0] not in words]
+
+
+def changelog_then() -> str:
+    """Return the changelog as it was when the list was last changed; nothing where that is not known."""
+    commit = git("log", "-1", "--format=%H", "--", LIST).strip()
+    return git("show", f"{commit}:{CHANGELOG.name}") if commit else ""
+
+
+def git(*words: str | Path) -> str:
+    """Return what git says, or nothing where there is no git or no repository."""
+    try:
+        return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return ""
 
 
 def complaint() -> str:
@@ -219,11 +237,11 @@ def complaint() -> str:
 def main() -> int:
     now = [each.line for each in public_names()]
     before = LIST.read_text().splitlines() if LIST.exists() else now
-    missing = unnamed(changed_names(before, now), CHANGELOG.read_text())
+    missing = unnamed(changed_names(before, now), CHANGELOG.read_text(), changelog_then())
     if missing:
         print(
-            f"the public names {', '.join(missing)} changed, and CHANGELOG.md does not name them under Unreleased: say "
-            "there in backticks what changed, then run `make api` again",
+            f"the public names {', '.join(missing)} changed, and CHANGELOG.md has no new line under Unreleased that names "
+            "them: say there what changed, with the name in backticks, then run `make api` again",
             file=sys.stderr,
         )
         return 1
