@@ -1,5 +1,5 @@
-"""docs/TUTORIAL.md, done by a reader who does exactly what it says: files are written, commands run in their terminals, and
-each shows what the page shows."""
+"""docs/TUTORIAL.md, done by a reader who does exactly what it says: files are written, commands run in their terminals,
+and each shows what the page shows."""
 
 from __future__ import annotations
 

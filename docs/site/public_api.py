@@ -240,8 +240,8 @@ def main() -> int:
     missing = unnamed(changed_names(before, now), CHANGELOG.read_text(), changelog_then())
     if missing:
         print(
-            f"the public names {', '.join(missing)} changed, and CHANGELOG.md has no new line under Unreleased that names "
-            "them: say there what changed, with the name in backticks, then run `make api` again",
+            f"the public names {', '.join(missing)} changed, and CHANGELOG.md has no new line under Unreleased that "
+            "names them: say there what changed, with the name in backticks, then run `make api` again",
             file=sys.stderr,
         )
         return 1
