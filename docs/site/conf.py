@@ -32,14 +32,15 @@ html_title = f"Solar Wind {release}"
 html_favicon = html_logo = "../../src/solarwind/console/icon.svg"
 html_static_path = ["static"]
 html_css_files = ["site.css"]
+html_js_files = ["site.js"]
 html_show_sphinx = False
 html_show_copyright = False
 html_show_sourcelink = False
 html_sourcelink_suffix = ""  # llms.txt names the Markdown of each page
 html_last_updated_fmt = None
 html_theme_options = {"navigation_with_keys": True, "footer_icons": []}
-pygments_style = "friendly"
-pygments_dark_style = "github-dark"
+pygments_style = "github-light-high-contrast"
+pygments_dark_style = "github-dark-high-contrast"
 
 copybutton_exclude = ".linenos, .gp, .go"
 copybutton_selector = "div:not(.highlight-text) > div.highlight pre"  # what a program prints is not for copying
