@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
-from pathlib import Path
 
-ROOT = Path(__file__).parent.parent / "src" / "solarwind"
+from sources import MODULES, ROOT
 
 STARTS = {
     *("create_task", "ensure_future", "run_coroutine_threadsafe", "call_soon", "call_soon_threadsafe", "call_later"),
@@ -168,7 +167,7 @@ def known() -> set[str]:
 def found() -> set[str]:
     """Return the places in the code, each as `module:function`."""
     places: set[str] = set()
-    for path in sorted(ROOT.rglob("*.py")):
+    for path in MODULES:
         module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
         source = path.read_text()
         if not module.startswith("testing.") and ("submit" in source or any(each in source for each in STARTS)):

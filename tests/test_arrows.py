@@ -13,9 +13,7 @@ from pathlib import Path
 import background
 import solarwind
 from solarwind import errors
-
-ROOT = Path(solarwind.__file__).parent
-MODULES = sorted(set(ROOT.rglob("*.py")) - set((ROOT / "templates").rglob("*.py")))  # those are other programs
+from sources import MODULES, ROOT
 
 # What each part may import of solarwind. A part is a folder, or a module of the top.
 FOUNDATION = {

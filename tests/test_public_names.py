@@ -14,10 +14,8 @@ from pathlib import Path
 
 import pytest
 
-import solarwind
+from sources import MODULES, ROOT
 
-ROOT = Path(solarwind.__file__).parent
-MODULES = sorted(ROOT.rglob("*.py"))
 PUBLIC = {
     "_replace",
     "_asdict",
