@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from types import FrameType
+from typing import Any
 
 import msgspec
 import pytest
@@ -13,8 +14,9 @@ from hypothesis import strategies as st
 
 from solarwind.batch import MAX_NUMBERS, Batch, seal
 from solarwind.core.effects import Report
+from solarwind.core.exchange import header_key
 from solarwind.core.log import Stored
-from solarwind.core.rollout import Split, divide
+from solarwind.core.rollout import MAX_EDGES, MAX_PARTS, Division, Split, divide
 from solarwind.core.spans import Spans
 from solarwind.core.state import encode
 from solarwind.errors import BadArgument, ConflictError, NotAllowed, NotFound
@@ -280,6 +282,45 @@ def test_what_has_keys_or_ids_is_divided_by_the_key_or_else_the_id_or_else_the_n
         sealed = seal("T", [b"1"] * 100, [1] * 100, **where, **columns)
         found = as_divided(sealed, 10, 90, [0.25, 0.5])
         assert all(found.values())
+
+
+def test_four_that_are_numbered_in_a_row_go_to_one_version() -> None:
+    where = {"producer": 5, "first": 4 * 1_000, "machine": "m", "process": "p"}
+    found = as_divided(seal("T", [b"1"] * 400, [1] * 400, **where), 0, 400, [0.1, 0.6])
+    for own in found.values():
+        assert {at // 4 for at in own} == {at // 4 for at in own[::4]}
+        assert len(own) == 4 * len({at // 4 for at in own})
+
+
+def test_how_events_are_divided_is_remembered_for_a_track_that_is_far_behind_but_not_without_limit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    divided: list[int] = []
+
+    def noting(stored: Stored, *where: Any, genuine: Any = divide) -> Any:
+        divided.append(stored.start)
+        return genuine(stored, *where)
+
+    monkeypatch.setattr("solarwind.core.rollout.divide", noting)
+    split, count = Split(0, [(2, 0.5)]), 4_000
+    names = [str(number) for number in range(count)]
+    log = [Stored(at, batch(count, keys=names)) for at in range(0, 20 * count, count)]
+    edges = sum(len(own.edges) for own in divide(log[0], 0, count, split, None).values())
+    remembered = MAX_EDGES // edges
+    assert 4 <= remembered < MAX_PARTS
+
+    def go(track: int, over: list[Stored]) -> list[int]:
+        del divided[:]
+        for stored in over:
+            division.own(track, stored, stored.start, stored.stop, count)
+        return list(divided)
+
+    division = Division(lambda: [split], lambda path: header_key)
+    near = log[:remembered]
+    assert go(2, near) == [stored.start for stored in near]
+    assert go(0, near) == []
+    go(2, log)
+    assert go(0, log[::-1]) == [stored.start for stored in log[-remembered - 1 :: -1]]
 
 
 def test_an_event_that_is_not_done_pends_though_those_of_its_version_before_and_after_it_are() -> None:

@@ -246,10 +246,10 @@ def _give_each_event_to_both_versions(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _divide_by_position_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    def places(stored: Stored, start: int, stop: int, key_of: object) -> list[int]:
-        return [at % 10 * 2**32 // 10 for at in range(start - stored.start, stop - stored.start)]
+    def names(stored: Stored, start: int, stop: int, key_of: object) -> list[str]:
+        return [str(at) for at in range(start - stored.start, stop - stored.start)]
 
-    monkeypatch.setattr("solarwind.core.rollout._places", places)
+    monkeypatch.setattr("solarwind.core.rollout._names", names)
 
 
 def _pass_what_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

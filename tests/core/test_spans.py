@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from solarwind.core.spans import Spans
@@ -74,6 +74,8 @@ def test_adding_and_removing_ranges_is_adding_and_removing_their_positions(
 
 
 @given(sets, sets)
+@example({0, 1}, {2, 5})
+@example({0, 1}, {3, 5})
 def test_union_and_difference_are_those_of_sets(ours: set[int], theirs: set[int]) -> None:
     spans = Spans.of(ours)
     spans.update(Spans.of(theirs))
@@ -97,6 +99,8 @@ def test_within_and_outside_part_a_range(members: set[int], part: tuple[int, int
 
 
 @given(sets, places, places)
+@example({1, 2, 3, 7, 8}, 2, 0)
+@example({1, 2, 3, 7, 8}, 3, 2)
 def test_the_first_are_those_at_or_after_a_place(members: set[int], count: int, start: int) -> None:
     spans = Spans.of(members)
     first = spans.first(count, start)

@@ -64,7 +64,9 @@ _KEEPS = "test_contract.py::TestSqlite::test_keep_trims_without_touching_what_pe
 
 SPANS = _of(
     "core/spans.py",
-    ("if edges and position <= edges[-1]:", "if edges and position < edges[-1]:", _SPANS),
+    ("        if not all(gaps):", "        if gaps and not any(gaps):", _SPANS),
+    ("edges[2 * last + 1] -= counts[last] - count", "pass", _SPANS),
+    ("if not edges or theirs[0] > edges[-1]:", "if not edges or theirs[0] >= edges[-1]:", _SPANS),
     ("edges[low:high] = [start] * (low % 2 == 0) + [stop] * (high % 2 == 0)", "edges[low:high] = [start, stop]"),
     ("edges[low:high] = [start] * (low % 2) + [stop] * (high % 2)", "edges[low:high] = []"),
     ("position = edges[at]\n", "position = edges[at] + 1\n"),
@@ -196,14 +198,17 @@ ROLLOUT = _of(
     "core/rollout.py",
     ("names = header.keys[indices.start : indices.stop]", "names = header.keys[: len(indices)]", _ROLLOUT),
     ("    if header.ids is not None:\n", "    if header.ids is not None and not names:\n", _ROLLOUT),
-    ("((header.first + index) * _GOLDEN", "(index * _GOLDEN"),
+    ("(header.first + index) // RUN", "index // RUN", _ROLLOUT),
+    ("_number(header, index) >> 32 < place if each == _NAMELESS else each for", "each == 1 for", _ROLLOUT),
+    ("            before = below\n", "", _ROLLOUT),
+    (".within(start, stop)\n\n\n@lru_cache(1_000)", "\n\n\n@lru_cache(1_000)", _ROLLOUT),
     ("        low = high\n", "", _ROLLOUT),
     ("elif place >= down:", "elif place > up:", _ROLLOUT),
     ("            self._before.update(", "            Spans().update(", _ROLLOUT),
     ("return self._at if self._run <= position < self._at else position", "return position", _ROLLOUT),
     ("        self.passed.update(passed)", "        pass", _ROLLOUT),
-    ("passed = Spans((*(first or done[:1]), done[-1]))", "passed = Spans((done[0], done[-1]))", _ROLLOUT),
-    ("if passed.edges == first + done[len(first) == 0 : -1]:", "if True:", _ROLLOUT),
+    ("before[low - 1] if ends else done[0], done[-1]", "done[0], done[-1]", _ROLLOUT),
+    ("if before[low:high] == done[1 - ends : -1]:", "if True:", _ROLLOUT),
 )
 
 VERSIONS = _of(

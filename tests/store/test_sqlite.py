@@ -561,10 +561,10 @@ def test_two_stores_in_one_process_are_refused_too(path: Path) -> None:
 
 def test_a_newer_format_is_refused_and_left_alone(path: Path) -> None:
     on_store(path, put(batch("a")))
-    sql(path, "PRAGMA user_version = 13")
+    sql(path, "PRAGMA user_version = 14")
     before = path.read_bytes(), sorted(os.listdir(path.parent))
     with pytest.raises(
-        StoreError, match=r"written in format 13 by a newer Solar Wind, this one reads format 12: upgrade"
+        StoreError, match=r"written in format 14 by a newer Solar Wind, this one reads format 13: upgrade"
     ):
         on_store(path, nothing)
     assert before == (path.read_bytes(), sorted(os.listdir(path.parent)))

@@ -30,7 +30,7 @@ _UNTOUCHED: dict[str, Any] = {
     "subject_transform": None,
 }
 MARK = "solarwind"  # in a stream's metadata: which format it has; and how topics are spread
-FORMAT = "6"
+FORMAT = "7"
 KEY_ONCE = {EXPECT: "0"}
 
 

@@ -93,7 +93,7 @@ class Backlog:
         self, stored: Stored, end: int, max_count: int, log: Log, walk: Walk
     ) -> tuple[Stored, Sequence[int]] | Missing | None:
         """Do what `next` does, for the events that are in this track."""
-        picks = Spans()
+        picks, room = Spans(), max_count
         until = self._cursor + LOOK_AHEAD
         self.more = False
         start, gap = self._claimed.gap(self._cursor)
@@ -122,7 +122,7 @@ class Backlog:
                 break
             start, gap = self._claimed.gap(stop)
             walk.leap(start)
-        return (stored, picks.positions()) if picks else None
+        return (stored, picks.positions(room - max_count)) if picks else None
 
     def pass_others(self, end: int, log: Log, walk: Walk) -> Missing | None:
         """Go past events of other tracks, up to the next of its own, which is not claimed. So it is known whether any

@@ -8,10 +8,11 @@ pends, and what is settled up to some position is one span, however finely the t
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from itertools import compress
 from math import ceil
 from typing import NamedTuple
 from zlib import crc32
@@ -25,10 +26,14 @@ from .log import Stored
 from .spans import Spans
 
 MAX_RUN = 1_024  # positions of others that are passed by, until that is written down
-MAX_PARTS = 4  # of the log, whose division is remembered
+MAX_PARTS = 16  # of the log, whose division is remembered: one track may be far behind another
+MAX_EDGES = 1 << 15  # of the spans in them, unless it is a single part
 AHEAD = 16  # events that are divided together for each that an instance has room for
 FEW = 64  # so many are divided together whatever the room, and no fewer are worth remembering
-MAX_PLACES = 1 << 14  # of keys, that are remembered
+RUN = 4  # events that are numbered in a row and have one place, so that what tracks cost is for each of these runs
+MAX_NAMES = 1 << 14  # of which it is remembered whether they are in a share,
+MAX_SHARES = 16  # for so many shares
+_NAMELESS = 2
 _PLACES = 1 << 32  # that an event may have: a share is as many of them
 _WHOLE = 1 << 64
 _GOLDEN = 0x9E3779B97F4A7C15  # the golden ratio, in 2^64ths
@@ -69,16 +74,17 @@ def divide(stored: Stored, start: int, stop: int, split: Split, key_of: KeyOf | 
     without one an event's id has it. Where that was made here it has a number, and the multiples of the golden ratio
     divide evenly what is numbered in a row, so that a share is exact; other texts are hashed. `key_of` reads the key
     where it is a field of the payload."""
-    places = _places(stored, start, stop, key_of)
-    found, others, low, top = dict[int, Spans](), Spans(), 0, 0.0
+    names = _names(stored, start, stop, key_of)
+    found, others, low, top, before = dict[int, Spans](), Spans(), 0, 0.0, 0
     for version, share in split.shares:
         top += share
         high = min(_PLACES, ceil(top * _PLACES))
-        if places is None:
-            own = Spans(_numbered(stored, start, stop, low, high))
+        if names:
+            below = int.from_bytes(_are_below(high, stored, start, names), "little")
+            own = Spans(_edges(below ^ before, start, stop))
+            before = below
         else:
-            own = Spans.of([at for at, place in enumerate(places, start) if place < high])
-            own.difference_update(others)
+            own = _numbered(stored, start, stop, low, high)
         found[version] = own
         others.update(own)
         low = high
@@ -86,8 +92,9 @@ def divide(stored: Stored, start: int, stop: int, split: Split, key_of: KeyOf | 
     return found
 
 
-def _places(stored: Stored, start: int, stop: int, key_of: KeyOf | None) -> Sequence[int] | None:
-    """Return the places of these events, and None where all of them follow from their numbers."""
+def _names(stored: Stored, start: int, stop: int, key_of: KeyOf | None) -> Sequence[Key | None]:
+    """Return what the places of these events are of, with None where that is the event's number. Return nothing where
+    it is so for all of them."""
     batch, header = stored.batch, stored.batch.header
     indices = range(start - stored.start, stop - stored.start)
     names: Sequence[Key | None] = ()
@@ -98,65 +105,88 @@ def _places(stored: Stored, start: int, stop: int, key_of: KeyOf | None) -> Sequ
     if header.ids is not None:
         ids = header.ids[indices.start : indices.stop]
         names = [id if name is None else name for name, id in zip(names, ids, strict=True)] if names else ids
-    if not names:
-        return None
-    places = list(map(_place_of, names))
-    if min(places) >= 0:
-        return places
-    if max(places) < 0:
-        return None
-    return [_number(header, at) >> 32 if place < 0 else place for at, place in zip(indices, places, strict=True)]
+    return names
 
 
-class _Places(dict[Key | None, int]):
-    """The places of names, remembered for a while. What has no name is at -1."""
+class _Below(dict[Key | None, int]):
+    """Whether the places of names are below one: 1 or 0, remembered for a while. What has no name is `_NAMELESS`."""
+
+    def __init__(self, place: int) -> None:
+        self._place = place
 
     def __missing__(self, name: Key | None) -> int:
-        if name is None:
-            return -1
-        if len(self) >= MAX_PLACES:
+        if len(self) >= MAX_NAMES:
             self.clear()
-        data = name.encode() if isinstance(name, str) else name
-        place = self[name] = crc32(data) * _GOLDEN >> 16 & _PLACES - 1
-        return place
+        if name is None:
+            found = _NAMELESS
+        else:
+            place = crc32(name.encode() if isinstance(name, str) else name) * _GOLDEN >> 16 & _PLACES - 1
+            found = int(place < self._place)
+        self[name] = found
+        return found
 
 
-_place_of = _Places().__getitem__
+@lru_cache(MAX_SHARES)
+def _below(place: int) -> Callable[[Key | None], int]:
+    return _Below(place).__getitem__
+
+
+def _are_below(place: int, stored: Stored, start: int, names: Sequence[Key | None]) -> bytes:
+    """Return for each of these events whether its place is below this one: 1 or 0."""
+    found = bytes(map(_below(place), names))
+    if _NAMELESS not in found:
+        return found
+    header, indices = stored.batch.header, range(start - stored.start, stored.batch.count)
+    pairs = zip(found, indices, strict=False)
+    return bytes([_number(header, index) >> 32 < place if each == _NAMELESS else each for each, index in pairs])
+
+
+def _edges(own: int, start: int, stop: int) -> list[int]:
+    """Return as edges of spans which of these positions are its own: the number has a byte for each, 1 or 0."""
+    count = stop - start
+    changes = (own ^ own << 8).to_bytes(count + 1, "little")  # where one is unlike the one before
+    return list(compress(range(start, stop + 1), changes))
 
 
 def _number(header: Header, index: int) -> int:
     """Return the place of an event that follows from its number, in 2^64ths."""
-    return ((header.first + index) * _GOLDEN + header.producer * _ODD) % _WHOLE
+    return _place_of_run((header.first + index) // RUN, header)
 
 
-def _numbered(stored: Stored, start: int, stop: int, low: int, high: int) -> list[int]:
-    """Return the events whose places follow from their numbers and are from `low` up to `high`, as edges of spans. From
-    one of them to the next it is one of three steps, whatever the share."""
+def _place_of_run(run: int, header: Header) -> int:
+    return (run * _GOLDEN + header.producer * _ODD) % _WHOLE
+
+
+def _numbered(stored: Stored, start: int, stop: int, low: int, high: int) -> Spans:
+    """Return the events whose places follow from their numbers and are from `low` up to `high`. From one run of them to
+    the next it is one of three steps, whatever the share."""
+    if high - low > _PLACES // 2:  # the others are fewer
+        return _numbered(stored, start, stop, high, low + _PLACES).outside(start, stop)
     width = (high - low) << 32
     if not width:
-        return []
-    at, edges = start, list[int]()
-    place = (_number(stored.batch.header, start - stored.start) - (low << 32)) % _WHOLE
-    while at < stop and place >= width:
+        return Spans()
+    header, found = stored.batch.header, list[int]()
+    origin = stored.start - header.first  # where the event with number 0 would be
+    run, end = (start - origin) // RUN, -((origin - stop) // RUN)
+    place = (_place_of_run(run, header) - (low << 32)) % _WHOLE
+    while run < end and place >= width:
         place = (place + _GOLDEN) % _WHOLE
-        at += 1
+        run += 1
     forth, up, back, down = _steps(width)
     last_up, both, between = width - up, forth + back, up - down
-    while at < stop:
-        if edges and edges[-1] == at:
-            edges[-1] = at + 1
-        else:
-            edges += (at, at + 1)
+    add = found.append
+    while run < end:
+        add(run)
         if place < last_up:
-            at += forth
+            run += forth
             place += up
         elif place >= down:
-            at += back
+            run += back
             place -= down
         else:
-            at += both
+            run += both
             place += between
-    return edges
+    return Spans([origin + RUN * edge for edge in Spans.of(found).edges]).within(start, stop)
 
 
 @lru_cache(1_000)
@@ -180,6 +210,11 @@ class _Part(NamedTuple):
     stop: int
     tracks: dict[int, Spans]
 
+    @property
+    def edges(self) -> int:
+        """How many edges the spans have."""
+        return sum([len(own.edges) for own in self.tracks.values()])
+
 
 class Division:
     """How the events of a purpose are divided, looked up once for all of its tracks."""
@@ -192,15 +227,18 @@ class Division:
     def own(self, track: int, stored: Stored, start: int, stop: int, max_count: int) -> tuple[int, Spans]:
         """Return up to where, at most `stop`, the events of a batch were divided, and those of them from `start` on
         that are in the track. More are divided together where about `max_count` are needed."""
-        splits = self._splits()
-        at = bisect_right(splits, start, key=lambda split: split.since) - 1
-        if at + 1 < len(splits):
-            stop = min(stop, splits[at + 1].since)
-        if at < 0 or not splits[at].shares:
+        split = None
+        for each in reversed(self._splits()):  # of which there are few, and it is mostly the last
+            if each.since <= start:
+                split = each
+                break
+            stop = min(stop, each.since)
+        if split is None or not split.shares:
             return stop, Spans((start, stop)) if track == 0 else Spans()
-        part = self._part(stored, start, min(stop, start + max(FEW, AHEAD * max_count)), splits[at])
+        part = self._part(stored, start, min(stop, start + max(FEW, AHEAD * max_count)), split)
         stop = min(stop, part.stop)
-        return stop, part.tracks.get(track, Spans()).within(start, stop)
+        own = part.tracks.get(track)
+        return stop, own.within(start, stop) if own is not None else Spans()
 
     def _part(self, stored: Stored, start: int, stop: int, split: Split) -> _Part:
         for part in self._parts:
@@ -210,6 +248,8 @@ class Division:
         part = _Part(split, start, stop, divide(stored, start, stop, split, key_of))
         if stop - start >= FEW:  # else an event that is tried again would take the place of those that all tracks need
             self._parts.append(part)
+            while len(self._parts) > 1 and sum([each.edges for each in self._parts]) > MAX_EDGES:
+                self._parts.popleft()
         return part
 
     def ends_at(self, position: int) -> bool:
@@ -247,7 +287,11 @@ class Walk:
         """Note that the walk has come to `stop`, and which events on the way there are its own."""
         edges = own.edges
         if edges:
-            self._before.update(Spans([self._run, *edges[:-1]] if self._run < edges[0] else edges[1:-1]))
+            before = Spans()
+            before.edges = edges[:-1] if self._run < edges[0] else edges[1:-1]
+            if self._run < edges[0]:
+                before.edges.insert(0, self._run)
+            self._before.update(before)
             self._run = edges[-1]
         self._at = stop
         if stop - self._run >= MAX_RUN or self._division.ends_at(stop):
@@ -279,15 +323,13 @@ class Walk:
         if not before or not done:
             return
         low, high = bisect_left(before, done[0]), bisect_left(before, done[-1])
-        first = [before[low - 1]] if low % 2 else []  # where a run begins that ends at the first
-        low -= len(first)
-        passed = Spans(before[low:high])
-        if passed.edges == first + done[len(first) == 0 : -1]:  # all in one piece, which is written down as one
-            del before[low:high]
-            passed = Spans((*(first or done[:1]), done[-1]))
+        ends = low % 2  # a run ends at the first
+        if before[low:high] == done[1 - ends : -1]:  # all in one piece, which is written down as one
+            passed = Spans((before[low - 1] if ends else done[0], done[-1]))
+            del before[low - ends : high]
         else:
-            ends = [bisect_left(before, start) for start in done[::2]]
-            passed = Spans([edge for at in ends if at % 2 for edge in before[at - 1 : at + 1]])
+            runs = [bisect_left(before, start) for start in done[::2]]
+            passed = Spans([edge for at in runs if at % 2 for edge in before[at - 1 : at + 1]])
             self._before.difference_update(passed)
         self.passed.update(passed)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, chain, compress
-from operator import lt, sub
+from operator import gt, lt, sub
 from typing import overload
 
 
@@ -30,13 +30,15 @@ class Spans:
             return cls((positions.start, positions.stop) if positions else ())
         if isinstance(positions, Positions):
             return cls(positions.edges)
-        edges: list[int] = []
-        for position in sorted(positions):
-            if edges and position <= edges[-1]:
-                edges[-1] = max(edges[-1], position + 1)
-            else:
-                edges += (position, position + 1)
-        return cls(edges)
+        starts = sorted(positions)
+        stops = [start + 1 for start in starts]
+        gaps = list(map(gt, starts[1:], stops))
+        if not all(gaps):  # there are some in a row, or one twice
+            starts, stops = [starts[0], *compress(starts[1:], gaps)], [*compress(stops, gaps), stops[-1]]
+        spans = cls()
+        spans.edges = edges = [0] * (2 * len(starts))
+        edges[::2], edges[1::2] = starts, stops
+        return spans
 
     def add(self, start: int, stop: int) -> None:
         if start >= stop:
@@ -65,6 +67,9 @@ class Spans:
                 self.add(theirs[0], theirs[1])
             return
         edges = self.edges
+        if not edges or theirs[0] > edges[-1]:
+            edges += theirs
+            return
         low, high = bisect_left(edges, theirs[0]), bisect_right(edges, theirs[-1])
         if low % 2 and low == high:  # all of it is in one span
             return
@@ -101,23 +106,29 @@ class Spans:
 
     def first(self, count: int, start: int = 0) -> Spans:
         """Return the first `count` positions of the set at or after `start`."""
-        part, edges = Spans(), self.edges
-        at = bisect_right(edges, start) // 2 * 2
-        while at < len(edges) and count > 0:
-            low = max(start, edges[at])
-            high = min(edges[at + 1], low + count)
-            part.edges += (low, high)
-            count -= high - low
-            at += 2
+        part, at = Spans(), bisect_right(self.edges, start) // 2 * 2
+        part.edges = edges = self.edges[at : at + 2 * max(0, count)]  # a span has one at least
+        if edges and edges[0] < start:
+            edges[0] = start
+        counts = list(accumulate(map(sub, edges[1::2], edges[::2])))
+        last = bisect_left(counts, count)  # the span that has the last of them
+        if last < len(counts):
+            edges[2 * last + 1] -= counts[last] - count
+            del edges[2 * last + 2 :]
         return part
 
     def within(self, start: int, stop: int) -> Spans:
         """Return the part of the set from `start` up to `stop`."""
+        part, edges = Spans(), self.edges
         if start >= stop:
-            return Spans()
-        edges = self.edges
+            return part
         low, high = bisect_right(edges, start), bisect_left(edges, stop)
-        return Spans([start] * (low % 2) + edges[low:high] + [stop] * (high % 2))
+        part.edges = edges[low:high]
+        if low % 2:
+            part.edges.insert(0, start)
+        if high % 2:
+            part.edges.append(stop)
+        return part
 
     def common(self, other: Spans) -> Spans:
         """Return the part of the set that is in `other` too."""
@@ -156,10 +167,10 @@ class Spans:
     def __iter__(self) -> Iterator[tuple[int, int]]:
         return iter(list(zip(self.edges[::2], self.edges[1::2], strict=True)))
 
-    def positions(self) -> Sequence[int]:
-        """Return the positions that are in the set now, in order."""
+    def positions(self, count: int | None = None) -> Sequence[int]:
+        """Return the positions that are in the set now, in order. `count` is how many that are, where it is known."""
         edges = self.edges
-        return range(edges[0], edges[1]) if len(edges) == 2 else Positions(edges.copy())
+        return range(edges[0], edges[1]) if len(edges) == 2 else Positions(edges.copy(), count)
 
     def __len__(self) -> int:
         """Return how many positions are in the set."""
@@ -183,10 +194,11 @@ class Positions(Sequence[int]):
 
     __slots__ = ("_count", "edges")
 
-    def __init__(self, edges: list[int]) -> None:
-        """`edges` are those of `Spans`. They belong to it, and change no more."""
+    def __init__(self, edges: list[int], count: int | None = None) -> None:
+        """`edges` are those of `Spans`. They belong to it, and change no more. `count` is how many positions that are,
+        where it is known."""
         self.edges = edges
-        self._count = sum(edges[1::2]) - sum(edges[::2])
+        self._count = sum(edges[1::2]) - sum(edges[::2]) if count is None else count
 
     def __len__(self) -> int:
         return self._count

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -44,8 +44,15 @@ async def handled(wind: SolarWind, seen: Seen, numbers: range | list[int], **opt
 
 
 def about(found: Counter[int], expected: dict[int, int]) -> bool:
-    """Return whether each number is at most 5 beside the expected one."""
-    return found.keys() == expected.keys() and all(abs(found[each] - expected[each]) <= 5 for each in expected)
+    """Return whether each number is at most 10 beside the expected one: four in a row go to one version."""
+    return found.keys() == expected.keys() and all(abs(found[each] - expected[each]) <= 10 for each in expected)
+
+
+async def _check_outcomes(wind: SolarWind, ids: Sequence[str], by: dict[str, int]) -> None:
+    """Check that these events are settled, each at once by the version that handled it."""
+    for id in ids:
+        (its,) = (await wind.event("T", id)).outcomes
+        assert (its.state, its.version, its.attempts) == ("settled", by[id], 1)
 
 
 class RolloutRules:
@@ -117,6 +124,34 @@ class RolloutRules:
         assert count.total() == 10_000
         assert abs(count[2] - 1_000) <= 10
         assert [(each.pending, each.in_flight, each.instances) for each in found.versions] == [(0, 0, 1)] * 2
+
+    @on_loop
+    async def test_of_each_event_the_version_that_handled_it_is_said_however_finely_they_are_divided(
+        self, place: Place
+    ) -> None:
+        """By keys, and without: what versions report is then in many pieces."""
+        wind, by = place.open(), dict[str, int]()
+        wind.topic("T", keep=3600)
+
+        def on(version: int, **options: Any) -> None:
+            @wind.on("T", purpose="p", version=version, **options)
+            async def handle(event: Event) -> None:
+                by[event.id] = event.version
+
+        on(1)
+        async with wind:
+            await wind.joined()
+            on(2, rollout=Share(0.1))
+            on(3, rollout=Share(0.3))
+            await wind.joined()
+            keys = [f"k{number % 100}" if number % 2 else None for number in range(1_500)]
+            ids = [*wind.fire_many("T", range(1_500)).ids, *wind.fire_many("T", range(1_500), keys=keys).ids]
+            await wind.settled(60)
+            assert Counter(by.values()).keys() == {1, 2, 3}
+            await _check_outcomes(wind, ids[::50], by)
+        if place.durable:
+            async with place.restart() as again:
+                await _check_outcomes(again, ids[::50], by)
 
     @on_loop
     async def test_no_more_events_pend_than_there_are_whatever_the_shares(self, place: Place) -> None:
