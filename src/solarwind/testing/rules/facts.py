@@ -155,6 +155,7 @@ class FactRules:
     @on_loop
     async def test_the_oldest_of_a_fanouts_copies_is_shown(self, place: Place) -> None:
         wind, go_on = place.open(), asyncio.Event()
+        wind.topic("T", keep=3600)  # else what a slow test asks of is trimmed by then
 
         @wind.on("T", purpose="p", exchange="fanout", concurrency=1)
         async def handle(number: int) -> None:
