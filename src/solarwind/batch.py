@@ -153,9 +153,9 @@ class Batch:
         """Return the batch that `data` holds. Raise `ProtocolError` unless it is whole and consistent. Pass `limits`
         for data that another process sent: then it also raises what `check` raises, before it builds anything that they
         do not allow."""
-        body = 4 + int.from_bytes(data[:4], "little")
-        if len(data) < 4 or body > len(data):
-            raise ProtocolError(f"expected a batch, got {len(data)} bytes that end within its header")
+        body, size = 4 + int.from_bytes(data[:4], "little"), len(data)
+        if size < 4 or body > size:
+            raise ProtocolError(f"expected a batch, got {size} bytes that end within its header")
         try:
             if limits is not None and body > _LONG_HEADER_BYTES:
                 _check_outline(memoryview(data)[4:body], limits)
@@ -168,7 +168,7 @@ class Batch:
             check_topic(header.topic)
         except BadName as error:
             raise ProtocolError(f"expected a batch of a topic: {error}") from None
-        fault = _fault(header, len(data) - body)
+        fault = _fault(header, size - body)
         if fault:
             raise ProtocolError(f"expected a batch of {header.count} events, got {fault}")
         found = cls(header, data, body)
@@ -251,8 +251,8 @@ class Batch:
         """Check a batch that another process sent. Raise `TooLarge` above a limit, `BadName` for an invalid key, id or
         content type, and `BadArgument` for an invalid cause."""
         header = self.header
-        largest, size = max(header.sizes), sum(header.sizes)
-        if largest > limits.payload_bytes:
+        size = len(self.data) - self._body
+        if size > limits.payload_bytes and (largest := max(header.sizes)) > limits.payload_bytes:
             raise TooLarge(f"expected payloads of at most {limits.payload_bytes:,} bytes, got {largest:,}")
         _check_size(header.count, size, self._body, limits)
         if len(header.machine) > MAX_ORIGIN or len(header.process) > MAX_ORIGIN:
@@ -418,21 +418,21 @@ def _length(column: msgspec.Raw) -> int:
 
 def _fault(header: Header, body: int) -> str | None:
     """Return what is inconsistent in a header that another process wrote, or None."""
-    count = header.count
+    count, times, sizes = header.count, header.times, header.sizes
     if count < 1:
         return "none"
-    if len(header.times) != count or len(header.sizes) != count:
+    if len(times) != count or len(sizes) != count:
         return "a column of another length"
     for column in columns_of(header):
         fault = column.fault(header)
         if fault is not None:
             return fault
-    if sum(header.sizes) != body:
-        return f"{body} bytes of payload where the header says {sum(header.sizes)}"
+    if (sizes[0] if count == 1 else sum(sizes)) != body:
+        return f"{body} bytes of payload where the header says {sum(sizes)}"
     if not 0 <= header.producer < MAX_PRODUCERS or not 0 <= header.first <= MAX_NUMBERS - count:
         return f"a producer {header.producer} or number {header.first} out of range"
     if len(header.author) not in (0, AUTHOR_BYTES):
         return f"an author of {len(header.author)} bytes where it has {AUTHOR_BYTES}"
-    if header.time > MAX_TIME or header.time + min(header.times) < 0:
+    if header.time > MAX_TIME or header.time + (times[0] if count == 1 else min(times)) < 0:
         return "a time out of range"
     return None

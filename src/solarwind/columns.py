@@ -214,12 +214,13 @@ COLUMN = {column.field: column for column in COLUMNS}
 SIZE = {column.field: column.size for column in COLUMNS}  # characters of a value
 _values = attrgetter(*COLUMN)
 _PLAIN = (JSON,) + (None,) * (len(COLUMNS) - 1)
+_PLAINS = [(content, *_PLAIN[1:]) for content in _OWN_CONTENT]  # the columns of most batches
 
 
 def columns_of(header: Header) -> Sequence[Column]:
-    """Return the columns that hold something: none for most batches."""
+    """Return the columns that hold something which has to be looked at: none for most batches."""
     values = _values(header)
-    if values == _PLAIN:
+    if values in _PLAINS:
         return ()
     return [column for column, value, plain in zip(COLUMNS, values, _PLAIN, strict=True) if value != plain]
 

@@ -8,7 +8,7 @@ asks, and comes back in the answer.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Annotated, Any, TypeVar
@@ -230,7 +230,8 @@ _from_server = msgspec.msgpack.Decoder(list[FromServer])
 
 def read_client(data: bytes) -> list[FromClient]:
     """Return the messages that a client sent. Raise `ProtocolError`."""
-    _check_count(data)
+    if data[:1] >= _MANY:
+        _check_count(data)
     return _read(_from_client, data)
 
 
@@ -243,6 +244,9 @@ def split(data: bytes) -> list[msgspec.Raw]:
 def read_one(message: msgspec.Raw) -> FromClient:
     """Read a message that `split` returned. Raise `ProtocolError`."""
     return _read(_one_from_client, message)
+
+
+_MANY = b"\xdc"  # an array that does not say in its first byte alone how long it is; likewise the bytes above
 
 
 def _check_count(data: bytes) -> None:
@@ -263,7 +267,7 @@ def _read(decoder: msgspec.msgpack.Decoder[T], data: bytes | msgspec.Raw) -> T:
 
 
 def _count(data: bytes) -> int:
-    """Return how many messages there are, as the first bytes say; 0 where those begin no array."""
+    """Return how many messages there are, as the first bytes say; 0 where those begin no array of many."""
     if data[:1] == b"\xdd":
         return int.from_bytes(data[1:5], "big")
     return int.from_bytes(data[1:3], "big") if data[:1] == b"\xdc" else 0  # few
@@ -271,9 +275,6 @@ def _count(data: bytes) -> int:
 
 def groups(messages: Sequence[Message], max_bytes: int = MAX_TOGETHER) -> Iterator[Sequence[Message]]:
     """Yield what goes into one WebSocket message each: none is much larger than `max_bytes` if it holds several."""
-    if len(messages) == 1:
-        yield messages
-        return
     start = size = 0
     for index, message in enumerate(messages):
         more = _size(message)
@@ -283,6 +284,13 @@ def groups(messages: Sequence[Message], max_bytes: int = MAX_TOGETHER) -> Iterat
             start, size = index, more
     if start < len(messages):
         yield messages[start:] if start else messages
+
+
+def frames(messages: Sequence[Message], max_bytes: int = MAX_TOGETHER) -> Iterable[bytes]:
+    """Return the WebSocket messages that have these messages: see `groups`."""
+    if len(messages) == 1:  # as most are
+        return (encode(messages),)
+    return map(encode, groups(messages, max_bytes))
 
 
 def _size(message: Message) -> int:

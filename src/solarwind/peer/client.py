@@ -390,8 +390,8 @@ class Client(Running):
         if self._link is None:
             return
         try:
-            for group in wire.groups(messages, self._together):
-                self._link.send(wire.encode(group))
+            for frame in wire.frames(messages, self._together):
+                self._link.send(frame)
         except Exception as error:
             self._broken(error)
 

@@ -53,7 +53,7 @@ class Connection:
 
     __slots__ = (
         *("_accepted", "_authors", "_flushing", "_grant", "_held", "_held_bytes", "_host", "_lasting"),
-        *("_offered", "_offers", "_out", "_paused", "_room", "_instances", "_stuck", "_submitted", "_tasks"),
+        *("_loop", "_offered", "_offers", "_out", "_paused", "_room", "_instances", "_stuck", "_submitted", "_tasks"),
         *("_to_offer", "_token", "_topics", "_transport", "_unaccepted", "_inbound", "heard", "open"),
         "since",
     )
@@ -61,12 +61,13 @@ class Connection:
     def __init__(self, host: Host, transport: Transport, token: str | None) -> None:
         """`token` is the one from the handshake."""
         self._host = host
+        self._loop = asyncio.get_running_loop()
         self._transport = transport
         self._token = token
         self._grant: Rights | None = None  # once it has said hello
         self._authors = Authors(host)  # of its batches
         self.open = True
-        self.heard = self.since = asyncio.get_running_loop().time()
+        self.heard = self.since = self._loop.time()
         self._instances: dict[int, RemoteInstance] = {}
         self._topics: dict[str, None] = {}  # that it may fire on
         self._held: list[Batch | SolarWindError] = []
@@ -92,7 +93,7 @@ class Connection:
         """Handle a frame."""
         if not self.open:
             return
-        self.heard = asyncio.get_running_loop().time()
+        self.heard = self._loop.time()
         self._inbound.add(data)
 
     def failed(self, error: Exception) -> None:
@@ -186,7 +187,8 @@ class Connection:
         size = batch.weight + _BATCH_BYTES
         self._unaccepted += size
         self._submitted[future] = submit.ref, size
-        self.regulate()
+        if self._unaccepted > MAX_UNACCEPTED:
+            self.regulate()
         future.add_done_callback(self._answer_submit)
 
     def _answer_submit(self, future: asyncio.Future[None]) -> None:
@@ -355,7 +357,7 @@ class Connection:
 
     def _answer(self, ref: int, parts: AsyncIterator[list[Any]], among: _Tasks) -> asyncio.Task[None]:
         """Send these parts, each when the one before is on its way."""
-        task = asyncio.get_running_loop().create_task(self._answer_in_parts(ref, parts))
+        task = self._loop.create_task(self._answer_in_parts(ref, parts))
         among[task] = None
         task.add_done_callback(among.pop)
         return task
@@ -376,14 +378,14 @@ class Connection:
 
     async def _drained(self) -> None:
         while (self._stuck or self._flushing) and self.open:
-            future = asyncio.get_running_loop().create_future()
+            future = self._loop.create_future()
             self._room.append(future)
             await future
 
     def offer(self, remote: RemoteInstance, offer: effects.Offer) -> None:
         """Offer events to an instance. Until they are flushed, all offers of a batch share one copy of it."""
         picks = offer.picks
-        edges = Spans.of(picks).edges
+        edges = [picks.start, picks.stop] if type(picks) is range and picks.step == 1 else Spans.of(picks).edges
         share = wire.Share(remote.local, offer.lease, edges, offer.tried, offer.shadow)
         known = self._offers.get(id(offer.stored))
         if known is not None and known.number >= remote.last:  # else it would overtake earlier offers
@@ -421,11 +423,12 @@ class Connection:
         """Flush at the end of the turn, so that its messages travel together."""
         if not self._flushing and not self._stuck and self.open:
             self._flushing = True
-            asyncio.get_running_loop().call_soon(self._flush)
+            self._loop.call_soon(self._flush)
 
     def flush_offers(self) -> None:
         if self._to_offer:
-            self._answer_submits()
+            if self._submitted:
+                self._answer_submits()
             self._flush()
 
     def _flush(self) -> None:
@@ -452,6 +455,9 @@ class Connection:
         offers, self._to_offer = self._to_offer, []
         self._offers.clear()
         messages += [offer_of(each) for each in offers]
+        if len(messages) == 1:  # as most are
+            self._transport.send(wire.encode(messages))
+            return
         groups = wire.groups(messages)
         for group in groups:
             self._transport.send(wire.encode(group))
@@ -481,7 +487,7 @@ class Connection:
         if paused and not self._paused:
             self._transport.pause()
         elif self._paused and not paused:
-            self.heard = asyncio.get_running_loop().time()
+            self.heard = self._loop.time()
             self._transport.resume()
         self._paused = paused
 

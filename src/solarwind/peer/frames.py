@@ -30,12 +30,17 @@ _MESSAGE = 0x82  # a frame's first byte: binary, and whole
 _MASKED = 0x80  # of the second byte, which is else the length or how many bytes that has
 _SHORT, _IN_TWO, _IN_EIGHT = 125, 126, 127
 _HEAD_BYTES = 14  # of a frame, at most
+_MASK_BYTES = 4
+_DRAWN_BYTES = 128 * _MASK_BYTES  # of masks, which are drawn together: each by itself is a call of the system
 
 
 class WebSocketProtocol(asyncio.Protocol):
     """One end of a WebSocket. A subclass handles the messages, and the handshake if `protocol` has yet to do it."""
 
-    __slots__ = ("_limit", "_masks", "_parts", "_protocol", "_unfinished", "max_bytes", "transport")
+    __slots__ = (
+        *("_drawn", "_drawn_at", "_limit", "_masks", "_parts", "_protocol", "_unfinished", "max_bytes"),
+        "transport",
+    )
 
     def __init__(self, side: Side, limit: int | None = None, protocol: Protocol | None = None) -> None:
         """`limit` is the most bytes of a message that there may ever be. The library's `protocol` is made when first
@@ -46,6 +51,7 @@ class WebSocketProtocol(asyncio.Protocol):
         self._unfinished = 0  # bytes that came of a frame that is not whole
         self.max_bytes: int | None = None  # of a message, for now
         self._masks = _MASKED if side is CLIENT else 0  # whether we do; the other side does if we do not
+        self._drawn, self._drawn_at = b"", 0  # masks, and how many bytes of them are used up
 
     def opened(self, handshake: Any) -> None:
         """Handle the other side's part of the handshake."""
@@ -81,9 +87,10 @@ class WebSocketProtocol(asyncio.Protocol):
 
     def handshake_received(self, data: bytes) -> None:
         """Handle the bytes of the other side's handshake, exactly."""
-        self._library.receive_data(data)
+        library = self._library
+        library.receive_data(data)
         self._process_events()
-        self.write()
+        self.write_all(library.data_to_send())  # `opened` may have given it up by now
 
     def data_received(self, data: bytes) -> None:
         at, size = 0, len(data)
@@ -189,7 +196,11 @@ class WebSocketProtocol(asyncio.Protocol):
         else:
             head = bytes((_MESSAGE, masks | _IN_EIGHT)) + length.to_bytes(8)
         if masks:
-            mask = os.urandom(4)
+            at = self._drawn_at
+            if at == len(self._drawn):
+                self._drawn, at = os.urandom(_DRAWN_BYTES), 0
+            self._drawn_at = at + _MASK_BYTES
+            mask = self._drawn[at : self._drawn_at]
             self.transport.write(head + mask + apply_mask(data, mask))
         else:
             self.transport.write(head + data)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from time import perf_counter
 from typing import Protocol, TypeVar
 
@@ -59,6 +59,9 @@ class Inbound:
         if self._messages is not None:
             self._messages += messages
             return
+        if len(messages) == 1 and not self._slices.crowded:  # as most are
+            self._handle_some(messages)
+            return
         rest = iter(messages)
         if self._slices.crowded or self._handle_some(rest):
             self._messages = deque(rest)
@@ -75,7 +78,7 @@ class Inbound:
         except Exception as error:
             self._handler.failed(error)
 
-    def _handle_some(self, messages: Iterator[wire.FromClient | msgspec.Raw]) -> bool:
+    def _handle_some(self, messages: Iterable[wire.FromClient | msgspec.Raw]) -> bool:
         """Handle as many as fit into one piece. Return whether there may be more."""
         handle = self._handler.handle
         since = now = perf_counter()

@@ -14,6 +14,7 @@ from time import perf_counter
 
 PIECE_BYTES = 32 << 10  # that are read or written as one piece
 TURN_S = 0.005  # of pieces in one turn of the loop; after that each further turn has one
+_NOTICED_S = 0.000_5  # what takes less, in all turns since the last look, is not worth the end of a turn of its own
 
 
 class TimeSlices:
@@ -22,7 +23,8 @@ class TimeSlices:
     def __init__(self) -> None:
         self._waiting: deque[tuple[asyncio.Future[None], float]] = deque()  # with the duration of its piece, in s
         self._turning = False
-        self._spent = 0.0  # seconds in this turn of the loop
+        self._spent = 0.0  # seconds in this turn of the loop, and less than is noticed in those before
+        self._resetting = False
 
     async def next(self) -> None:
         """Return when there is time for one more piece: at once, where little was done in this turn of the loop."""
@@ -77,9 +79,10 @@ class TimeSlices:
 
     def spend(self, seconds: float) -> None:
         """Count the time of a piece."""
-        if not self._spent:
-            asyncio.get_running_loop().call_soon(self._reset)
         self._spent += seconds
+        if self._spent > _NOTICED_S and not self._resetting:
+            self._resetting = True
+            asyncio.get_running_loop().call_soon(self._reset)
 
     def _reset(self) -> None:
-        self._spent = 0.0
+        self._spent, self._resetting = 0.0, False
