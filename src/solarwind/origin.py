@@ -11,9 +11,14 @@ from functools import cache, lru_cache
 MACHINE = socket.gethostname()
 
 
+_NAMES: dict[str, str] = {}  # of this process, by its program
+os.register_at_fork(after_in_child=_NAMES.clear)
+
+
 def process_name() -> str:
     """Return the program and process id of this process."""
-    return _name(sys.argv[0] if sys.argv else "", os.getpid())
+    program = sys.argv[0] if sys.argv else ""
+    return _NAMES.get(program) or _name(program)
 
 
 def this_process() -> str:
@@ -65,6 +70,7 @@ def _among_all(name: str) -> str:
     return f"{MACHINE}/{name}"
 
 
-@cache
-def _name(program: str, pid: int) -> str:
-    return f"{os.fsencode(program_name(program)).decode(errors='replace')}:{pid}"
+def _name(program: str) -> str:
+    _NAMES.clear()
+    name = _NAMES[program] = f"{os.fsencode(program_name(program)).decode(errors='replace')}:{os.getpid()}"
+    return name

@@ -393,6 +393,8 @@ def read_since(since: str | int) -> str | datetime | timedelta:
 
 def read_spans(edges: list[int]) -> Spans:
     """Return the spans with these edges. Raise `ProtocolError`."""
+    if not edges or (len(edges) == 2 and 0 <= edges[0] < edges[1]):  # as most are
+        return Spans(edges)
     if len(edges) % 2 or any(one >= next for one, next in pairwise(edges)) or (edges and edges[0] < 0):
         raise ProtocolError("expected edges of spans of positions, each larger than the one before, got others")
     return Spans(edges)

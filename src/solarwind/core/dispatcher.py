@@ -47,6 +47,7 @@ from .track import MARGIN, Track, letter_of
 from .versions import GONE, Versions
 
 PURPOSES_A_TURN = 100  # that get a batch; then other work has its turn
+_SEQUENCES = (range, Positions)
 MAX_BEHIND = 16  # batches that some purposes have not got yet; then that is done first
 
 
@@ -279,7 +280,7 @@ class Dispatcher(Registry):
     ) -> Lease:
         """Lease events to an instance: they are its own until it reports, leaves, or is silent for its lease. With
         `counted`, the attempt is counted, durably, before it begins."""
-        picks = part if isinstance(part, range | Positions) else list(part)
+        picks = part if isinstance(part, _SEQUENCES) else list(part)
         lease = Lease(self.next_number(), instance, Spans.of(picks), track=track, counted=counted)
         tried = track.state.tried
         before = {position: tried[position] for position in picks if position in tried} if tried else {}

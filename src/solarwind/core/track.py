@@ -169,7 +169,8 @@ class Track:
             end = self.reached
         if backlog.walk is not None and self.shadow is None:
             end = self.barrier(end)
-        found = backlog.next(end, max_count, log, patient=bool(ready) and self._patient(backlog, ready))
+        patient = isinstance(backlog, Lanes) and bool(ready) and self._patient(backlog, ready)
+        found = backlog.next(end, max_count, log, patient=patient)
         if found is None or isinstance(found, Missing):
             return found
         stored, picks = found
@@ -180,11 +181,9 @@ class Track:
             backlog.unclaim(Spans.of(picks[count:]))
         return (stored, picks[:count], picks[0] in self.suspects) if count else None
 
-    def _patient(self, backlog: Backlog, ready: Sequence[Instance]) -> bool:
+    def _patient(self, backlog: Lanes, ready: Sequence[Instance]) -> bool:
         """Return whether the next events of some keys should wait for more of them: each instance has much more in hand
         than those, and they would only wait there. The instances' next reports look again."""
-        if not isinstance(backlog, Lanes):
-            return False
         max_count = 4 * backlog.ready
         return all(instance.in_flight > max(max_count, 2 * instance.join.room) for instance in ready)
 

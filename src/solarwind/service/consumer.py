@@ -135,7 +135,6 @@ class Consumer:
 
     def deliver(self, offer: Offer) -> None:
         self._instance = offer.instance
-        self._loop = asyncio.get_running_loop()
         work = Work(offer, deque(offer.picks))
         if self._in_doubt.works:
             self._in_doubt.hold(self, work)
@@ -147,7 +146,8 @@ class Consumer:
             self._queue.append(work)
         if self._timer is None:
             self._renew_certainty()
-            self._timer = asyncio.get_running_loop().call_later(self._period, self._progress)
+            self._loop = asyncio.get_running_loop()
+            self._timer = self._loop.call_later(self._period, self._progress)
         if self._beat is None:
             self._beat_later()
         self.wake()
@@ -266,7 +266,7 @@ class Consumer:
             self._timer = None
             return
         # First, so that it goes on if this fails.
-        self._timer = asyncio.get_running_loop().call_later(self._period, self._progress)
+        self._timer = self._loop.call_later(self._period, self._progress)
         self.look()
         self._renew_certainty()
         handled = self._handled + sum(len(work.done) - work.reported for work in self._active)

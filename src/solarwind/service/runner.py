@@ -208,7 +208,8 @@ class Runner(Consumer):
     # Workers ------------------------------------------------------------------------------------------
 
     async def _work_on(self) -> None:
-        loop = asyncio.get_running_loop()
+        loop, worker = asyncio.get_running_loop(), asyncio.current_task()
+        assert isinstance(worker, Worker)
         on_loop = self._handle_batches if self._handler.is_batch else self._handle_each
         await self._begun.wait()
         while not self._stopping and self.closed is None:
@@ -224,18 +225,17 @@ class Runner(Consumer):
                 await self._on_thread(self._threads, work)
             else:
                 try:
-                    if not await on_loop(work):
+                    if not await on_loop(worker, work):
                         return
                 finally:
                     self.leave_work(work)
             # The others' turn: what this one has just settled made room, and all are to have a part of what fills it.
             await asyncio.sleep(0)
 
-    async def _handle_each(self, work: Work) -> bool:
+    async def _handle_each(self, worker: Worker, work: Work) -> bool:
         """Call the handler for one event after the other. This loop is the cost of an event, so everything it uses is
         local. Return False if another worker must go on with it."""
-        worker, call, is_raw = asyncio.current_task(), self._handler.call, self._handler.is_raw
-        assert isinstance(worker, Worker)
+        call, is_raw = self._handler.call, self._handler.is_raw
         hand_out = work.hand_out(self.join, self._engine)
         first = hand_out.start
         data, starts = hand_out.batch.layout
@@ -288,10 +288,8 @@ class Runner(Consumer):
             except Exception:  # values that cannot be compared, such as arrays
                 return False
 
-    async def _handle_batches(self, work: Work) -> bool:
+    async def _handle_batches(self, worker: Worker, work: Work) -> bool:
         """Call the handler for up to `batch` events at a time. Return False if another worker must go on with it."""
-        worker = asyncio.current_task()
-        assert isinstance(worker, Worker)
         hand_out = work.hand_out(self.join, self._engine)
         turn = monotonic()
         while monotonic() <= self.certain_until and (positions := work.next_part(self._handler.batch)):
