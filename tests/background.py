@@ -68,6 +68,7 @@ PLACES = {
     "it catches whatever comes, logs it, and ends what it belongs to": """
         lifecycle:LoopThread.__init__
         peer.client:Client._send
+        peer.riding:Rides.wait
         peer.connection:Connection._answer
         peer.connection:Connection._flush_soon
         peer.inbound:Inbound.add

@@ -79,7 +79,7 @@ ARROWS = {
     | {"core", "engine", "lifecycle", "loops", "operations", "options", "outbox", "plugins", "records"}
     | {"declaring", "handlers", "service", "shutdown", "urls"},
     "lifecycle": {"errors", "loops", "options", "service.threads", "shutdown", "wind"},  # wind: for annotations only
-    "peer": FOUNDATION | {"core", "store.definitions", "wire", "engine", "operations", "service", "peer"},
+    "peer": FOUNDATION | {"core", "store.definitions", "wire", "engine", "operations", "plugins", "service", "peer"},
     "server": FOUNDATION
     | {"core", "engine", "operations", "options", "peer", "records", "plugins", "service", "shutdown", "urls"}
     | {"server", "systems", "wind", "wire"},

@@ -15,7 +15,7 @@ import pytest
 
 from solarwind import BadName, Event, SolarWind, Unavailable, wire
 from solarwind.batch import seal
-from solarwind.core.effects import Join, Offer, Report
+from solarwind.core.effects import Failure, Join, Offer, Report
 from solarwind.core.spans import Spans
 from solarwind.engine.base import Engine
 from solarwind.engine.local import LocalEngine
@@ -23,6 +23,7 @@ from solarwind.engine.request import Request
 from solarwind.limits import Limits
 from solarwind.logs import limited
 from solarwind.operations import OPERATIONS, Operator
+from solarwind.peer import riding
 from solarwind.peer.client import Client
 from solarwind.peer.connection import Connection
 from solarwind.peer.host import Rights
@@ -454,3 +455,131 @@ async def test_an_event_is_not_begun_when_the_lease_that_began_as_it_was_sent_ov
     assert begun == [0]
     await passes(lambda: begun == [0, 1])
     await done(wind.stop())
+
+
+# --- settles that ride -------------------------------------------------------------------------------------------
+
+
+class Settling:
+    """A client with events in hand, of which it reports one after the other, and the messages that it sends."""
+
+    def __init__(self, exchange: str = "direct") -> None:
+        self.engine = LocalEngine(MemoryStore())
+        self.client = Behind(self.engine)
+        self.frames: list[list[wire.Message]] = []
+        self._exchange = exchange
+        self._offers = Collecting()
+
+    async def start(self, events: int) -> None:
+        await self.client.start()
+        join = Join("T", "p", self._exchange, room=events)
+        self.instance = await self.client.join(join, "now", self._offers)
+        for number in range(events):
+            await self.client.submit(
+                seal("T", [b"1"], [1], producer=1, author=self.client.author, first=number, machine="m", process="p")
+            )
+        await until(lambda: len(self._offers.offers) == events)
+        send = self.client.link.send
+        self.client.link.send = lambda data: (self.frames.append(wire.read_client(data)), send(data))  # type: ignore
+
+    def report(self, **more: Any) -> None:
+        """Report that the next event is done."""
+        offer = self._offers.offers.pop(0)
+        report = Report(self.instance, offer.lease, Spans.of(offer.picks), handled=1)
+        assert self.client.report(msgspec.structs.replace(report, **more), [])
+
+    async def settled(self) -> int:
+        """Return how many events are settled, asked without a message of the client."""
+        return (await Operator.statistics(self.engine)).purposes["T", "p"].settled
+
+
+async def turns() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+@pytest.fixture
+def long_ride(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(riding, "RIDE_S", 3600.0)
+
+
+@pytest.mark.usefixtures("long_ride")
+@on_loop
+async def test_a_settle_is_sent_at_once_and_those_that_follow_closely_go_with_the_next_message() -> None:
+    one = Settling()
+    await one.start(3)
+    one.report()
+    await turns()
+    assert [len(each) for each in one.frames] == [1], "the first is sent at once"
+    one.report()
+    one.report()
+    await turns()
+    assert len(one.frames) == 1, "the next ones wait"
+    one.client.alive(one.instance)
+    await turns()
+    assert [type(each) for each in one.frames[1]] == [wire.Report, wire.Report, wire.Alive]
+    assert await one.settled() == 3
+    await one.client.stop()
+
+
+@on_loop
+async def test_a_settle_that_rides_is_sent_though_nothing_else_is_sent() -> None:
+    one = Settling()
+    await one.start(20)
+    for _ in range(20):
+        one.report()
+        await turns()
+    await until(lambda: _has_settled(one, 20))
+    assert {type(message) for frame in one.frames for message in frame} == {wire.Report}
+    await one.client.stop()
+
+
+async def _has_settled(one: Settling, events: int) -> bool:
+    return await one.settled() == events
+
+
+@pytest.mark.usefixtures("long_ride")
+@on_loop
+async def test_a_client_that_stops_sends_the_settles_that_ride() -> None:
+    one = Settling()
+    await one.start(3)
+    for _ in range(3):
+        one.report()
+    await turns()
+    assert len(one.frames) == 1
+    await one.client.stop()
+    reports = [message for frame in one.frames for message in frame if isinstance(message, wire.Report)]
+    assert len(reports) == 3
+
+
+@pytest.mark.usefixtures("long_ride")
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"failed": [Failure(1, "retry", "no")], "done": Spans()},
+        {"returned": Spans.of([1]), "done": Spans()},
+        {"busy_ns": 3_600_000_000_001},
+    ],
+)
+@on_loop
+async def test_what_says_more_than_that_quick_events_are_done_does_not_ride(more: dict[str, Any]) -> None:
+    one = Settling()
+    await one.start(2)
+    one.report()
+    await turns()
+    one.report(**more)
+    await turns()
+    assert len(one.frames) == 2
+    await one.client.stop()
+
+
+@pytest.mark.usefixtures("long_ride")
+@on_loop
+async def test_settles_of_a_keyed_purpose_do_not_ride_since_the_next_event_of_their_key_waits() -> None:
+    one = Settling("keyed")
+    await one.start(2)
+    for _ in range(2):
+        one.report()
+        await turns()
+    assert len(one.frames) == 2
+    await one.client.stop()

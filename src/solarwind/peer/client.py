@@ -33,6 +33,7 @@ from ..logs import limited
 from ..origin import MACHINE, process_name
 from ..store.definitions import Definitions, in_memory
 from .heartbeat import Heartbeat
+from .riding import Rides, is_settle, may_ride
 from .secrets import ClientSecrets
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ class _Member(msgspec.Struct, eq=False):
     since: Since
     receiver: Receiver
     entered: asyncio.Future[None]
+    rides: bool  # whether its settles may
     generation: int = 0  # of the connection that it has joined by
     leaving: bool = False
 
@@ -104,6 +106,7 @@ class Client(Running):
         self._connecting = False
         self._turned_away = False  # the last connection was ended by the server, for a reason that may pass
         self._heartbeat = Heartbeat(self._send, self._measured)
+        self._rides = Rides(self._flush)
 
     async def _open(self) -> Link:
         """Connect. `_received` gets each message from then on, and `_lost` the reason for its end. Raise `Unavailable`
@@ -131,6 +134,7 @@ class Client(Running):
         self._running = False
         await self._tasks.end()
         self._heartbeat.end()
+        self._rides.end()
         self._flush()
         self._client_secrets.lost()
         link, self._link = self._link, None
@@ -204,6 +208,7 @@ class Client(Running):
     def _lost(self, why: str) -> None:
         self._link, self._why_lost = None, why
         self._heartbeat.end()
+        self._rides.end()
         self._client_secrets.lost()
         self._out.clear()
         self._end_asked(_Lost(f"expected an answer of the {self.place}, but the connection was lost: {why}"))
@@ -378,9 +383,9 @@ class Client(Running):
 
     # Out ----------------------------------------------------------------------------------------------
 
-    def _send(self, message: wire.Message) -> None:
+    def _send(self, message: wire.Message, *, rides: bool = False) -> None:
         self._out.append(message)
-        if not self._flushing:
+        if not self._flushing and not (rides and self._rides.wait()):
             self._flushing = True
             self._loop.call_soon(self._flush)
 
@@ -481,7 +486,7 @@ class Client(Running):
 
     async def join(self, join: Join, since: Since, receiver: Receiver) -> int:
         self._check_running()
-        member = _Member(self._next(), join, since, receiver, self._loop.create_future())
+        member = _Member(self._next(), join, since, receiver, self._loop.create_future(), may_ride(join))
         self._members[member.number] = member
         try:
             if self._up.is_set():
@@ -527,19 +532,11 @@ class Client(Running):
         held = fired if report.done else ()
         for batch in held:
             self._send(wire.Hold(batch.data))
-        self._send(
-            wire.Report(
-                report.instance,
-                lease,
-                report.done.edges,
-                failed,
-                report.returned.edges,
-                report.handled,
-                report.busy_ns,
-                len(held),
-                ref,
-            )
-        )
+        done, returned = report.done.edges, report.returned.edges
+        counts = report.handled, report.busy_ns, len(held), ref
+        message = wire.Report(report.instance, lease, done, failed, returned, *counts)
+        member = self._members.get(report.instance)
+        self._send(message, rides=member is not None and member.rides and is_settle(message))
         return True
 
     def _log_stale(self, instance: int, lease: int) -> None:
