@@ -10,6 +10,8 @@ from typing import Any
 from unittest.mock import ANY
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sampling import some
 from solarwind import Cause, Reject, SolarWind, StoreError
@@ -319,6 +321,20 @@ def test_the_part_of_the_log_in_memory_has_nothing_beyond_its_end() -> None:
     made = seal("T", [b"1"] * 3, [1] * 3, producer=1, first=1, machine="m", process="p")
     cache.add(Stored(5, made))
     assert [cache.find("T", position) is not None for position in (4, 5, 7, 8)] == [False, True, True, False]
+
+
+@settings(deadline=None)
+@given(starts=st.lists(st.integers(0, 400), unique=True, max_size=400), room=st.integers(1, 300))
+def test_the_part_of_the_log_in_memory_is_what_arrived_last_in_whatever_order(starts: list[int], room: int) -> None:
+    """More of it goes than stays, so that what went leaves no trace."""
+    made = seal("T", [b"1"], [1], producer=1, first=1, machine="m", process="p")
+    cache = LogCache(lambda topic, position: None, max_bytes=room * made.weight)
+    for count, start in enumerate(starts, 1):
+        cache.add(Stored(start, made))
+        there = set(starts[max(0, count - room) : count])
+        for position in {start, start + 1, start - 1, *starts[max(0, count - room - 3) : count - room + 3]}:
+            found = cache.find("T", position)
+            assert (None if found is None else found.start) == (position if position in there else None)
 
 
 @on_loop

@@ -7,11 +7,52 @@ from bisect import bisect_right, insort
 from collections import deque
 from collections.abc import Callable, Sequence
 from operator import attrgetter
+from typing import cast
 
 from ..core.log import Stored
 
 MAX_BYTES = 24 << 20
+_FEW = 64  # batches that were dropped and still have their places
 _start = attrgetter("start")
+_NOTHING = cast(Stored, None)
+
+
+class _Known:
+    """The batches of one topic that are in memory, in order. The oldest, which goes first, only leaves its place empty:
+    it would cost much to move up all others for each event."""
+
+    __slots__ = ("first", "places")
+
+    def __init__(self) -> None:
+        self.places: list[Stored] = []  # those before the first are gone
+        self.first = 0
+
+    def at(self, position: int) -> int:
+        """Return the index of the last batch that starts at or before `position`; below `first` where there is none."""
+        return bisect_right(self.places, position, lo=self.first, key=_start) - 1
+
+    def find(self, position: int) -> Stored | None:
+        """Return the batch that has the position."""
+        last = self.places[-1]
+        if last.start <= position:  # the live end, or nothing
+            return last if position < last.stop else None
+        index = self.at(position)
+        return self.places[index] if index >= self.first and position < self.places[index].stop else None
+
+    def drop(self, stored: Stored) -> bool:
+        """Drop a batch. Return whether it was the last."""
+        index = self.at(stored.start)
+        if index != self.first:
+            del self.places[index]
+            return False
+        self.places[index] = _NOTHING
+        self.first += 1
+        if self.first == len(self.places):
+            return True
+        if self.first > _FEW and 2 * self.first > len(self.places):
+            del self.places[: self.first]
+            self.first = 0
+        return False
 
 
 class LogCache:
@@ -21,7 +62,7 @@ class LogCache:
         """`read_ahead` is called with a topic and position when the last batch that was read before it is used."""
         self._read_ahead = read_ahead
         self.max_bytes = max_bytes
-        self._topics: dict[str, list[Stored]] = {}
+        self._topics: dict[str, _Known] = {}  # those with any
         self._arrived: deque[tuple[Stored, int]] = deque()  # with what they weighed then: folded it is less
         self._bytes = 0
         self._ahead: dict[tuple[str, int], int] = {}
@@ -37,20 +78,17 @@ class LogCache:
     def peek(self, topic: str, position: int) -> Stored | None:
         """Return the batch that has the position, if it is here. Nothing is read ahead for that."""
         known = self._topics.get(topic)
-        if not known:
-            return None
-        last = known[-1]
-        if last.start <= position:  # the live end, or nothing
-            return last if position < last.stop else None
-        index = bisect_right(known, position, key=_start) - 1
-        return known[index] if index >= 0 and position < known[index].stop else None
+        return None if known is None else known.find(position)
 
     def add(self, stored: Stored) -> None:
-        known = self._topics.setdefault(stored.batch.topic, [])
-        if not known or known[-1].start < stored.start:
-            known.append(stored)
-        elif self.peek(stored.batch.topic, stored.start) is None:
-            insort(known, stored, key=_start)
+        known = self._topics.get(stored.batch.topic)
+        if known is None:
+            known = self._topics[stored.batch.topic] = _Known()
+            known.places.append(stored)
+        elif known.places[-1].start < stored.start:
+            known.places.append(stored)
+        elif known.find(stored.start) is None:
+            insort(known.places, stored, lo=known.first, key=_start)
         else:
             return
         weight = stored.batch.weight
@@ -74,9 +112,6 @@ class LogCache:
 
     def _forget(self, stored: Stored) -> None:
         topic = stored.batch.topic
-        known = self._topics[topic]
-        index = bisect_right(known, stored.start, key=_start) - 1
-        del known[index]
-        if not known:
+        if self._topics[topic].drop(stored):
             del self._topics[topic]
         self._ahead.pop((topic, stored.start), None)
