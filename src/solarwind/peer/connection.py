@@ -54,8 +54,7 @@ class Connection:
     __slots__ = (
         *("_accepted", "_authors", "_flushing", "_grant", "_held", "_held_bytes", "_host", "_lasting"),
         *("_loop", "_offered", "_offers", "_out", "_paused", "_room", "_instances", "_stuck", "_submitted", "_tasks"),
-        *("_to_offer", "_token", "_topics", "_transport", "_unaccepted", "_inbound", "heard", "open"),
-        "since",
+        *("_to_offer", "_token", "_topics", "_transport", "_unaccepted", "_inbound", "heard", "open", "since"),
     )
 
     def __init__(self, host: Host, transport: Transport, token: str | None) -> None:
@@ -189,11 +188,16 @@ class Connection:
         self._submitted[future] = submit.ref, size
         if self._unaccepted > MAX_UNACCEPTED:
             self.regulate()
-        future.add_done_callback(self._answer_submit)
+        future.add_done_callback(self._submit_ended)
+
+    def _submit_ended(self, future: asyncio.Future[None]) -> None:
+        """Send the answer, together with all others that there are by now, unless it went with what came of it."""
+        if future in self._submitted:
+            self._answer_submit(future)
+            self._answer_submits()
+            self._flush()
 
     def _answer_submit(self, future: asyncio.Future[None]) -> None:
-        if future not in self._submitted:  # it was answered with what came of it
-            return
         ref, size = self._submitted.pop(future)
         self._unaccepted -= size
         if self._paused:
@@ -201,12 +205,11 @@ class Connection:
         error = future.exception() if not future.cancelled() else Unavailable(_STOPPED)
         if error is None:
             self._accepted.append(ref)
-            self._flush_soon()
         else:
             self._refuse(ref, error)
 
     def _answer_submits(self) -> None:
-        """Send the acknowledgements of this turn, together with the offers of these batches."""
+        """Answer what has ended, up to the first batch that has not."""
         for future in list(takewhile(asyncio.Future.done, self._submitted)):
             self._answer_submit(future)
 
@@ -455,10 +458,7 @@ class Connection:
         offers, self._to_offer = self._to_offer, []
         self._offers.clear()
         messages += [offer_of(each) for each in offers]
-        if len(messages) == 1:  # as most are
-            self._transport.send(wire.encode(messages))
-            return
-        groups = wire.groups(messages)
+        groups = iter((messages,)) if len(messages) == 1 else wire.groups(messages)  # most are alone
         for group in groups:
             self._transport.send(wire.encode(group))
             if self._stuck:
