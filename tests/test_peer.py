@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from solarwind import BadName, Event, SolarWind, Unavailable, wire
-from solarwind.batch import seal
+from solarwind.batch import Batch, seal
 from solarwind.core.effects import Failure, Join, Offer, Report
 from solarwind.core.spans import Spans
 from solarwind.engine.base import Engine
@@ -482,11 +482,11 @@ class Settling:
         send = self.client.link.send
         self.client.link.send = lambda data: (self.frames.append(wire.read_client(data)), send(data))  # type: ignore
 
-    def report(self, **more: Any) -> None:
-        """Report that the next event is done."""
+    def report(self, *fired: Batch, **more: Any) -> None:
+        """Report that the next event is done, and what its handler fired."""
         offer = self._offers.offers.pop(0)
         report = Report(self.instance, offer.lease, Spans.of(offer.picks), handled=1)
-        assert self.client.report(msgspec.structs.replace(report, **more), [])
+        assert self.client.report(msgspec.structs.replace(report, **more), fired)
 
     async def settled(self) -> int:
         """Return how many events are settled, asked without a message of the client."""
@@ -570,6 +570,19 @@ async def test_what_says_more_than_that_quick_events_are_done_does_not_ride(more
     one.report(**more)
     await turns()
     assert len(one.frames) == 2
+    await one.client.stop()
+
+
+@pytest.mark.usefixtures("long_ride")
+@on_loop
+async def test_a_settle_does_not_ride_whose_handler_fired_something() -> None:
+    one = Settling()
+    await one.start(2)
+    one.report()
+    await turns()
+    one.report(seal("T", [b"1"], [1], producer=2, author=one.client.author, first=0, machine="m", process="p"))
+    await turns()
+    assert [type(each) for each in one.frames[1]] == [wire.Hold, wire.Report]
     await one.client.stop()
 
 
