@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import expect
+from playwright.async_api import Route, expect
 
 from ports import Port
 from solarwind import Event, Retry, SolarWind
 from solarwind.server import Server
 from solarwind.server.listener import Listener
+from solarwind.testing.contract import until
 
 from .browsing import Browsing, World, go, on_page
 
@@ -118,6 +120,35 @@ async def test_what_could_not_be_asked_is_asked_once_the_server_is_back(
         await expect(page.get_by_role("alert")).to_have_count(0)
     await stop(wind, *served)
     port.close()
+
+
+@on_page
+async def test_what_a_proxy_answers_for_a_server_that_is_away_is_one_sentence_and_the_page_comes_by_itself(
+    browsing: Browsing, world: World
+) -> None:
+    asked = 0
+
+    async def refuse(request: Route) -> None:
+        nonlocal asked
+        asked += 1
+        await request.fulfill(status=502, content_type="text/html", body="<html>Bad gateway</html>")
+
+    async with browsing.page(world.console, world.admin, errors=("502 (Bad Gateway)",)) as page:
+        await expect(page.locator("h1")).to_have_text("Overview")
+        for way in ("**/v1/token", "**/v1/watch"):
+            await page.route(way, refuse)
+        await page.reload()
+        before = asked
+        await expect(page.locator("body")).to_have_text(
+            re.compile(r"^\s*The server cannot be asked: the server answered 502\. It is tried again\.\s*$")
+        )
+        await until(lambda: asked > before + 2, "a second try")
+        await expect(page.get_by_role("status")).to_contain_text("the server answered 502")
+        await page.unroute("**/v1/token")
+        await expect(page.locator(".live.away")).to_contain_text("Not live: the server answered 502.")
+        await page.unroute("**/v1/watch")
+        await expect(page.locator("h1")).to_have_text("Overview")
+        await expect(page.locator(".live")).to_have_count(0)
 
 
 @on_page

@@ -62,6 +62,15 @@ async def test_the_token_is_asked_for_and_a_wrong_one_is_refused(browsing: Brows
 
 
 @on_page
+async def test_a_token_that_is_no_valid_part_of_an_address_is_refused_as_any_other(
+    browsing: Browsing, world: World
+) -> None:
+    async with browsing.page(f"{world.console}#token=%zz", errors=UNKNOWN) as page:
+        await expect(page.get_by_role("alert")).to_contain_text("expected a token")
+        await expect(page.get_by_label("Token")).to_be_visible()
+
+
+@on_page
 async def test_a_token_of_the_fragment_stays_in_no_address(browsing: Browsing, world: World) -> None:
     async with browsing.page(world.console, world.reader) as page:
         await expect(page.locator("h1")).to_have_text("Overview")

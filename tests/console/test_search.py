@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 
-from playwright.async_api import Page, expect
+from playwright.async_api import Page, Route, expect
 
 from .browsing import AXE, Browsing, World, faults_of, go, on_page
 
@@ -81,6 +82,39 @@ async def test_what_is_typed_is_searched_for_unless_something_is_chosen(browsing
         await expect(page.get_by_role("option")).to_have_count(0)
         await page.keyboard.press("Enter")
         await expect(page.locator("h1")).to_have_text(re.compile("Search: order|Overview|Search: video"))
+
+
+@on_page
+async def test_a_choice_is_gone_once_something_else_is_typed(browsing: Browsing, world: World) -> None:
+    """What is offered for it may take its time."""
+    async with browsing.page(world.console, world.admin) as page:
+        await expect(page.locator("h1")).to_have_text("Overview")
+        asked = asyncio.Event()
+
+        async def hold(request: Route) -> None:
+            await asked.wait()
+            await request.continue_()
+
+        await page.route("**/events?*", hold)
+        await typed(page, "topic:shapes ke")
+        await expect(page.get_by_role("option")).to_contain_text(["key:"])
+        await page.keyboard.press("ArrowDown")
+        await page.keyboard.type("y:ann")
+        await page.keyboard.press("Enter")
+        await expect(page.locator("h1")).to_have_text("Search: topic:shapes key:ann")
+        asked.set()
+
+
+@on_page
+async def test_keys_of_an_input_method_choose_nothing(browsing: Browsing, world: World) -> None:
+    async with browsing.page(world.console, world.admin) as page:
+        await expect(page.locator("h1")).to_have_text("Overview")
+        await typed(page, "video")
+        await expect(page.get_by_role("option").first).to_be_visible()
+        how = {"key": "ArrowDown", "bubbles": True, "cancelable": True, "isComposing": True}
+        taken = "(field, how) => !field.dispatchEvent(new KeyboardEvent('keydown', how))"
+        assert not await page.locator("#search").evaluate(taken, how)
+        assert await page.locator("#search").evaluate(taken, how | {"isComposing": False})
 
 
 @on_page

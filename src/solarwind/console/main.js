@@ -13,19 +13,19 @@ const root = document.querySelector("#root");
 
 // A server that is not up yet is tried again: the page says so meanwhile.
 async function start() {
-  for (;;) {
+  for (let asked = 1; ; asked += 1) {
     try {
       await Promise.all([learnOperations(), askRights()]);
       break;
     } catch (error) {
-      root.replaceChildren();
+      if (asked === 1) root.replaceChildren(); // what was painted before anything was known
       render(html`<p class="start" role="status">The server cannot be asked: ${error.message}. It is tried again.</p>`, root);
       await rest(AGAIN_MS);
     }
   }
   begin();
   render(null, root);
-  root.replaceChildren(); // what was painted before anything was known
+  root.replaceChildren();
   render(html`<${App} />`, root);
 }
 

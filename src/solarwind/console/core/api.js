@@ -1,5 +1,6 @@
 // Requests to the server. A refusal is an error whose message is the server's sentence.
 import { parseExactly, writeExactly } from "./json.js";
+import { problemOf } from "./problem.js";
 import { authorization, ROOT, signOut } from "./session.js";
 
 class Refused extends Error {
@@ -25,14 +26,11 @@ export async function ask(method, path, body, type = "application/json") {
     const then = method === "GET" ? "it is asked again when it is back" : "look whether this was done when it is back";
     throw new Refused({ status: 0, code: "away", detail: `the server does not answer: ${then}` });
   }
-  const text = await answer.text();
-  if (answer.ok) return text ? parseExactly(text) : null;
-  let problem;
-  try {
-    problem = JSON.parse(text);
-  } catch {
-    problem = { status: answer.status, code: "error", detail: `the server answered ${answer.status}` };
+  if (answer.ok) {
+    const text = await answer.text();
+    return text ? parseExactly(text) : null;
   }
+  const problem = await problemOf(answer);
   if (answer.status === 401) signOut(problem.detail);
   throw new Refused(problem);
 }

@@ -1,4 +1,4 @@
-// The keyboard: `g` and a letter go to a page, others do one thing. `help.js` shows this table.
+// The keyboard: `g` and a letter go to a page, others do one thing. The help shows this table.
 import { signal } from "./ui.js";
 import { pausedByKey } from "./facts.js";
 import { go, to } from "./router.js";

@@ -1,20 +1,13 @@
 // The address is the state: `#/page/part/part?name=value`. Each part and value is percent-encoded.
+import { decoded } from "./encoded.js";
 import { signal } from "./ui.js";
 
 function read() {
   const [path, query] = location.hash.replace(/^#/, "").split("?");
   return {
-    parts: path.split("/").filter(Boolean).map(decode),
+    parts: path.split("/").filter(Boolean).map(decoded),
     query: Object.fromEntries(new URLSearchParams(query ?? "")),
   };
-}
-
-function decode(text) {
-  try {
-    return decodeURIComponent(text);
-  } catch {
-    return text;
-  }
 }
 
 export const route = signal(read());

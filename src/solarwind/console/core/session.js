@@ -1,4 +1,6 @@
 // Where the server is, and the token: from the fragment of the address, or asked for once. It is kept for this tab.
+import { decoded } from "./encoded.js";
+import { problemOf } from "./problem.js";
 import { signal } from "./ui.js";
 
 export const ROOT = new URL("..", document.baseURI).href; // the path that the server is mounted at, with a slash
@@ -11,7 +13,7 @@ export const refusal = signal(""); // why a token was refused
 function fromFragment() {
   const found = /^#token=([^&]*)&?(.*)$/.exec(location.hash);
   if (!found) return;
-  sessionStorage.setItem(KEY, decodeURIComponent(found[1]));
+  sessionStorage.setItem(KEY, decoded(found[1]));
   history.replaceState(null, "", `${location.pathname}#${found[2] || "/"}`); // it stays in no history
 }
 
@@ -31,9 +33,9 @@ export async function askRights() {
     rights.value = await answer.json();
     refusal.value = "";
   } else if (answer.status === 401) {
-    signOut(token() ? (await answer.json()).detail : "");
+    signOut(token() ? (await problemOf(answer)).detail : "");
   } else {
-    throw new Error((await answer.json()).detail);
+    throw new Error((await problemOf(answer)).detail);
   }
 }
 

@@ -1,4 +1,5 @@
 // Server-sent events by `fetch`, which can send a token: the messages of one connection.
+import { problemOf } from "./problem.js";
 import { authorization, ROOT } from "./session.js";
 import { Slices } from "./slices.js";
 
@@ -13,7 +14,7 @@ export async function readStream(path, lastId, abort, message) {
   try {
     const headers = { ...authorization(), ...(lastId ? { "last-event-id": lastId } : {}) };
     const answer = await fetch(ROOT + path.slice(1), { headers, signal: own.signal });
-    if (!answer.ok) throw Object.assign(new Error((await answer.json()).detail), { status: answer.status });
+    if (!answer.ok) throw Object.assign(new Error((await problemOf(answer)).detail), { status: answer.status });
     const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
     const slices = new Slices();
     let rest = "";

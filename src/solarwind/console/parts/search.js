@@ -30,6 +30,7 @@ export function Search() {
   };
   const type = (value) => {
     text.value = value;
+    list.value = { ...list.value, at: -1 }; // what was chosen went on from another text
     suggest(value);
   };
   const choose = ({ href, then }) => {
@@ -47,6 +48,7 @@ export function Search() {
     return text.value.trim() && go(to(["search"], { q: text.value.trim() }));
   };
   const press = (event) => {
+    if (event.isComposing) return; // the keys are those of an input method
     const { options, at, open } = list.value;
     if (event.key === "Escape" && open) close();
     else if (event.key === "ArrowDown" && !open) suggest(text.value);
