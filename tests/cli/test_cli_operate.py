@@ -230,7 +230,7 @@ def test_a_trace_that_is_followed_says_what_changes_and_ends_when_all_is_over(
 
         @wind.on("U", purpose="q")
         async def refuse(number: int) -> None:
-            raise Reject("no room")
+            raise Reject("no room\n  at all")
 
         async def says(text: str) -> bool:
             nonlocal said
@@ -249,6 +249,7 @@ def test_a_trace_that_is_followed_says_what_changes_and_ends_when_all_is_over(
                 "since when"
             )
             assert await says("q: dead, version 1, 1 attempt, ")
+            assert await says(", no room at all\n")
             assert said.count("p: settled") == said.count("q: dead") == 1, "each is said once"
 
     asyncio.run(main())

@@ -85,7 +85,7 @@ async def test_what_is_tried_again_and_what_is_dead_is_said_with_its_error() -> 
 
     @wind.on("T", purpose="Fail", retry=Retry(attempts=2, wait=0.05, factor=1))
     async def fail(number: int) -> None:
-        raise ValueError("no frames\nat all")
+        raise ValueError("no frames\n  at all\n" + "E" * 5_000)
 
     @wind.on("T", purpose="Refuse")
     async def refuse(number: int) -> None:
@@ -100,9 +100,11 @@ async def test_what_is_tried_again_and_what_is_dead_is_said_with_its_error() -> 
         await looked.log.look()
         await wind.fire("T", 1)
         await looked.until("✕ Refuse v1 dead", "after 1 attempt: no")
-        await looked.until("✕ Fail v1 dead", "after 2 attempts: ", "at all")
+        dead = await looked.until("✕ Fail v1 dead", "after 2 attempts: ValueError: no frames at all E")
         line = await looked.until("↻ Rest v1 waiting until ", "after 1 attempt: OSError: busy")
     assert line.record["outcome"].state == "waiting"
+    assert len(dead.text) < 400, "an error may be long"
+    assert len(dead.record["outcome"].error) > 4_000 - 100, "a program gets all of it"
 
 
 @on_loop

@@ -49,12 +49,14 @@ async def test_a_page_is_found_by_a_part_of_its_name_and_opened_with_the_keyboar
 @on_page
 async def test_qualifiers_are_completed_with_what_there_is(browsing: Browsing, world: World) -> None:
     async with browsing.page(world.console, world.admin) as page:
-        await expect(page.locator("h1")).to_have_text("Overview")
+        await go(page, "/instances")
+        await expect(page.locator("main")).to_contain_text("cannot publish a 7")
         field = page.locator("#search")
         for text, option, then in (
             ("topic:video.up", "topic:video.uploaded", "topic:video.uploaded "),
             ("purpose:make", 'purpose:"Make thumbnail"', 'purpose:"Make thumbnail" '),
             ('error:"no fra', "no frames in video", 'error:"ValueError: no frames in video" '),
+            ("error:cannot", "cannot publish a", 'error:"ValueError: cannot publish a" '),
             ("topic:video.uploaded key:user", 'key:"user 1"', 'topic:video.uploaded key:"user 1" '),
             ("topic:video.uploaded payload.na", "payload.name", "topic:video.uploaded payload.name:"),
             ("ke", "key:", "key:"),

@@ -78,7 +78,7 @@ def declare_next(wind: SolarWind) -> None:
     @wind.on("video.encoded", purpose="Publish", version=2, rollout="shadow")
     async def publish(event: Event) -> None:
         if event.payload["name"].endswith("7.mov"):
-            raise ValueError("cannot publish a 7")
+            raise ValueError("cannot publish a 7\n    For further information see elsewhere")
         wind.fire("video.published", event.payload)
 
     @wind.on("report.due", purpose="Send report")

@@ -230,9 +230,8 @@ def _line_of(of: _Open, outcome: Outcome, error: str | None) -> Line:
         text += f" in {show.took(outcome.took_s)}"
     if outcome.attempts > (outcome.state == "settled"):
         text += f" after {show.counted(outcome.attempts, 'attempt')}"
-    if error:
-        last = error.strip().splitlines()[-1:] or [error]
-        text += f": {last[0]}"
+    if shown := show.error_line(error):
+        text += f": {shown}"
     at = outcome.ended or (of.event.time if outcome.state == "copied" else datetime.now(UTC))
     record = {"topic": of.event.topic, "id": of.event.id, "outcome": msgspec.structs.replace(outcome, error=error)}
     return Line(at, of.event.root, of.depth + 1, text, style, record)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 ProgressCallback = Callable[[int, int | None], None]
 
 _WIDE = 1 << 30  # the width where there is no terminal
+_ERROR = 200  # characters
 _UNITS = ((86400, "d"), (3600, "h"), (60, "m"))
 
 
@@ -133,6 +134,12 @@ def cell(value: object) -> str:
 def took(seconds: float) -> str:
     """Return how long something took, such as `12.5 ms` or `3 s`."""
     return f"{seconds * 1e3:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
+
+
+def error_line(error: str | None) -> str:
+    """Return an error in a line that says more than it: without its line ends, and cut where it is long."""
+    text = " ".join((error or "").split())
+    return text if len(text) <= _ERROR else f"{text[:_ERROR]}…"
 
 
 def span(seconds: float) -> str:

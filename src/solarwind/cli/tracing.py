@@ -151,6 +151,6 @@ def _outcome_pieces(outcome: Outcome) -> list[str]:
         parts.append(show.counted(outcome.attempts, "attempt"))
     if outcome.took_s is not None:
         parts.append(show.took(outcome.took_s))
-    if outcome.error:
-        parts.append(outcome.error.splitlines()[-1])
+    if error := show.error_line(outcome.error):
+        parts.append(error)
     return [plain(each) for each in parts]

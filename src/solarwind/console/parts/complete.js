@@ -61,7 +61,7 @@ export async function suggestions(text) {
 
 const topicNames = () => facts.topics.peek().keys();
 const purposeKeys = () => facts.purposes.peek().keys();
-const errors = () => new Set([...facts.instances.peek().values()].filter(({ error }) => error).map(({ error }) => firstLine(error)));
+const errors = () => new Set([...facts.instances.peek().values()].map(({ error }) => firstLine(error ?? "")).filter(Boolean));
 
 function purposeNames() {
   const names = new Set();
@@ -73,7 +73,7 @@ function purposeNames() {
 }
 
 // What an error has before its numbers and names, which differ from one to the next.
-const firstLine = (error) => kindOf(error.split("\n").at(-1)).split(/[#…]/)[0].trim();
+const firstLine = (error) => (error.trim() ? kindOf(error.trim().split("\n")[0]).split(/[#…]/)[0].trim() : "");
 
 // Return the best of some names: those that begin with what is typed before those that have it elsewhere.
 function best(names, wanted, shown = (each) => each) {
