@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import sys
+from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
@@ -278,6 +279,54 @@ async def run(world: World, command: str) -> None:
     out, _ = await process.communicate()
     assert process.returncode == 0, out.decode()
     assert b'"status":4' not in out
+
+
+@on_page
+async def test_an_event_that_is_redriven_where_it_is_shown_is_dead_no_more(browsing: Browsing, world: World) -> None:
+    async with browsing.page(world.console, world.admin) as page, world.http() as http:
+        way = await dead(http, "verbs.again", 2)
+        for number, address in enumerate(("/events/verbs.again/verbs.again-0", "/trace/verbs.again-1")):
+            await go(page, address)
+            outcome = page.locator(".outcomes > li", has_text="Wait")
+            await expect(outcome.locator(".state")).to_contain_text("dead")
+            await confirm(page, "Again", "1 dead letter.")
+            await expect(outcome.locator(".state")).to_contain_text("pending")
+            assert await count(http, way, "dead") == 1 - number
+
+
+@on_page
+async def test_what_is_refused_because_it_was_done_elsewhere_shows_how_things_stand_now(
+    browsing: Browsing, world: World
+) -> None:
+    way = "/v1/topics/verbs.elsewhere/schedules/twice"
+    async with (
+        browsing.page(world.console, world.admin, errors=("404 (Not Found)",)) as page,
+        world.http() as http,
+    ):
+        await http.put(way, json={"every": "1h"})
+        await go(page, "/later")
+        row = page.locator("tr", has_text="twice")
+        await row.get_by_role("button", name="Remove").click()
+        await page.clock.install()
+        await page.clock.pause_at(datetime.now() + timedelta(minutes=1))  # nothing more is asked because of the time
+        await http.delete("/v1/schedules/twice")
+        dialog = page.get_by_role("dialog")
+        await dialog.locator("button[type=submit]").click()
+        await expect(dialog.get_by_role("alert")).to_contain_text("'twice'")
+        await expect(row).to_have_count(0)
+
+
+@on_page
+async def test_a_dialog_closes_where_the_browser_goes_back(browsing: Browsing, world: World) -> None:
+    async with browsing.page(world.console, world.admin) as page, world.http() as http:
+        await pends(http, "verbs.back", 1)
+        await go(page, "/topics/verbs.back")
+        await expect(page.locator("h1")).to_have_text("verbs.back")
+        await go(page, "/purposes/verbs.back/Wait")
+        await expect(await opened(page, "Retire")).to_contain_text("is forgotten")
+        await page.go_back()
+        await expect(page.locator("h1")).to_have_text("verbs.back")
+        await expect(page.get_by_role("dialog")).to_have_count(0)
 
 
 @on_page

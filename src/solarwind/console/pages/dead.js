@@ -1,10 +1,11 @@
 // Dead letters, in groups of the same purpose and kind of error: an inbox to redrive or discard from.
 import { html, useEffect, useRef, useSignal } from "../core/ui.js";
 import { now } from "../core/clock.js";
-import { purposes, returns } from "../core/facts.js";
+import { purposes } from "../core/facts.js";
 import { count, plural } from "../core/format.js";
 import { pages, route, setQuery, to } from "../core/router.js";
 import { rights } from "../core/session.js";
+import { turn } from "../parts/asked.js";
 import { grouped, kindOf, letterPages } from "../parts/letters.js";
 import { Empty, Failure, Loading, Page, Section } from "../parts/page.js";
 import { Table } from "../parts/table.js";
@@ -52,7 +53,7 @@ function Groups({ topic, purpose, dead, only }) {
     pagesOf.value = letterPages(topic, purpose);
     more(pagesOf.value, over, []); // what was read before is shown until then
     return () => (over.is = true);
-  }, [turn(read, dead), returns.value]);
+  }, [readingOf(read, dead), turn()]);
   const { letters, whole, error, reading } = found.value;
   const groups = [...grouped(topic, purpose, letters).values()].sort((a, b) => b.count - a.count);
   const of = { topic, purpose };
@@ -69,7 +70,7 @@ function Groups({ topic, purpose, dead, only }) {
 }
 
 // Return the number of the reading: the next one when there are fewer letters, or other ones and some time has passed.
-function turn(read, dead) {
+function readingOf(read, dead) {
   const tick = Math.floor(now.value / AGAIN_MS);
   const last = read.current;
   if (dead < last.dead || (dead !== last.dead && tick !== last.tick)) read.current = { dead, tick, turn: last.turn + 1 };

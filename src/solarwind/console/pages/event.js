@@ -22,7 +22,7 @@ const AGAIN_MS = 2_000;
 const MAX_COPIED = 10_000; // characters of a payload in a command
 
 export function EventPage({ names: [topic, id] }) {
-  const over = useAnswer(() => get(`${topicPath(topic)}/events/${encodeURIComponent(id)}`), [topic, id, turn(topic, id)]);
+  const over = useAnswer(() => get(`${topicPath(topic)}/events/${encodeURIComponent(id)}`), [topic, id, ticksOf(topic, id)]);
   const { answer, error } = over;
   const trail = [["Topics", "#/topics"], [topic, pages.topic(topic)]];
   if (!answer) return html`<${Page} title=${id} trail=${trail}>${error ? html`<${Failure} error=${error} />` : html`<${Loading} />`}</${Page}>`;
@@ -45,7 +45,7 @@ export function EventPage({ names: [topic, id] }) {
 // It is asked for again while something may become of it.
 const settledFor = new Map();
 
-function turn(topic, id) {
+function ticksOf(topic, id) {
   const fired = facts.topics.value.get(topic)?.fired;
   return settledFor.get(`${topic}/${id}`) ? "over" : `${fired && Math.floor(now.value / AGAIN_MS)}`;
 }

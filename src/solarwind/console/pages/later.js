@@ -1,5 +1,5 @@
 // What is to come: schedules with their next ticks, and delayed events.
-import { html, useSignal } from "../core/ui.js";
+import { html } from "../core/ui.js";
 import { get } from "../core/api.js";
 import { now } from "../core/clock.js";
 import { topics } from "../core/facts.js";
@@ -21,9 +21,7 @@ export function Later() {
 }
 
 function Schedules() {
-  const done = useSignal(0);
-  const { answer, error } = useAnswer(() => get("/v1/schedules"), [Math.floor(now.value / AGAIN_MS), done.value]);
-  const after = () => (done.value += 1);
+  const { answer, error } = useAnswer(() => get("/v1/schedules"), [Math.floor(now.value / AGAIN_MS)]);
   const columns = [
     { name: "name", label: "Schedule", value: (each) => each.name, cell: (each) => html`<span dir="auto" class="wrap">${each.name}</span>` },
     { name: "topic", label: "Fires on", value: (each) => each.topic, cell: (each) => html`<a href=${pages.topic(each.topic)} class="wrap">${each.topic}</a>` },
@@ -33,8 +31,8 @@ function Schedules() {
     { name: "fired", label: "Last", value: (each) => each.fired, cell: (each) => html`<${Time} at=${each.fired} none="never" />` },
     { name: "missed", label: "Missed", value: (each) => each.missed_at, cell: (each) => html`<${Time} at=${each.missed_at} none="none" />` },
     { name: "verbs", label: "Actions", cell: ({ name, state }) => html`<span class="buttons">
-        <${Verb} name=${state === "paused" ? "resume_schedule" : "pause_schedule"} of=${{ name }} small after=${after} />
-        <${Verb} name="run_schedule" of=${{ name }} small after=${after} /> <${Verb} name="remove_schedule" of=${{ name }} small after=${after} /></span>` },
+        <${Verb} name=${state === "paused" ? "resume_schedule" : "pause_schedule"} of=${{ name }} small />
+        <${Verb} name="run_schedule" of=${{ name }} small /> <${Verb} name="remove_schedule" of=${{ name }} small /></span>` },
   ];
   return html`<${Section} title="Schedules">
     ${error && html`<${Failure} error=${error} />`}
@@ -44,16 +42,14 @@ function Schedules() {
 }
 
 function Delayed() {
-  const done = useSignal(0);
   const all = topics().reduce((sum, each) => sum + (each.delayed ?? 0), 0);
-  const { answer, error } = useAnswer(() => get("/v1/delayed", { limit: PAGE }), [all, done.value]);
-  const after = () => (done.value += 1);
+  const { answer, error } = useAnswer(() => get("/v1/delayed", { limit: PAGE }), [all]);
   const columns = [
     { name: "due", label: "Due", value: (each) => each.due, cell: (each) => html`<${Time} at=${each.due} />` },
     { name: "topic", label: "Topic", value: (each) => each.event.type, cell: (each) => html`<a href=${pages.topic(each.event.type)} class="wrap">${each.event.type}</a>` },
     { name: "id", label: "Id", value: (each) => each.event.id, cell: (each) => html`<span class="id wrap" dir="auto">${each.event.id}</span>` },
     { name: "payload", label: "Payload", cell: (each) => html`<code class="brief" dir="ltr">${brief(each.event)}</code>` },
-    { name: "verbs", label: "Actions", cell: ({ event }) => html`<${Verb} name="cancel" of=${{ topic: event.type, id: event.id }} small after=${after} />` },
+    { name: "verbs", label: "Actions", cell: ({ event }) => html`<${Verb} name="cancel" of=${{ topic: event.type, id: event.id }} small />` },
   ];
   return html`<${Section} title="Delayed events" aside=${`${count(all)} in all`}>
     ${error && html`<${Failure} error=${error} />`}

@@ -140,15 +140,14 @@ function Course({ topic, stands }) {
 // What waits for a retry, the next one first.
 function Retries({ topic, purpose }) {
   const limit = useSignal(RETRIES);
-  const done = useSignal(0);
-  const { answer, error } = useAnswer(() => get(`${purposePath(topic, purpose)}/retries`, { limit: limit.value }), [topic, purpose, Math.floor(now.value / RETRIES_MS), limit.value, done.value]);
+  const { answer, error } = useAnswer(() => get(`${purposePath(topic, purpose)}/retries`, { limit: limit.value }), [topic, purpose, Math.floor(now.value / RETRIES_MS), limit.value]);
   const columns = [
     { name: "id", label: "Event", cell: (each) => html`<a href=${pages.event(topic, each.id)} class="id" dir="auto">${each.id}</a>` },
     { name: "due", label: "Again", cell: (each) => html`<${Time} at=${each.due} />` },
     { name: "attempts", label: "Attempts", number: true, cell: (each) => html`${each.attempts} <span class="quiet">v${each.version}</span>` },
     { name: "error", label: "Last error", cell: (each) => (each.error ? html`<span class="error" dir="auto">${each.error}</span>` : html`<span class="quiet">not known</span>`) },
   ];
-  const verb = html`<${Verb} name="retry" of=${{ topic, purpose }} small after=${() => (done.value += 1)} disabled=${!answer?.retries.length && "Nothing waits for a retry."} />`;
+  const verb = html`<${Verb} name="retry" of=${{ topic, purpose }} small disabled=${!answer?.retries.length && "Nothing waits for a retry."} />`;
   return html`<${Section} title="Retries next" aside=${verb}>
     ${error && html`<${Failure} error=${error} />`}
     ${answer && html`<${Table} label="Retries next" columns=${columns} rows=${answer.retries} keyOf=${(each) => each.id} empty=${html`<p class="quiet">Nothing waits for a retry.</p>`} />`}

@@ -1,5 +1,5 @@
 // Rollouts: the versions of purposes side by side, what each gets and how it does, and the verbs that change it.
-import { html, useSignal } from "../core/ui.js";
+import { html } from "../core/ui.js";
 import { get, purposePath } from "../core/api.js";
 import { now } from "../core/clock.js";
 import { purposeOf, purposes } from "../core/facts.js";
@@ -39,11 +39,9 @@ export function Rollouts() {
 const Meanings = () => html`<details><summary>What the states say</summary><dl class="facts">${MEANINGS.map(([name, text]) => html`<div><dt><${State} name=${name} /></dt><dd>${text}</dd></div>`)}</dl></details>`;
 
 export function RolloutPage({ names: [topic, purpose] }) {
-  const done = useSignal(0);
-  const { answer, error } = useAnswer(() => get(`${purposePath(topic, purpose)}/rollout`), [topic, purpose, Math.floor(now.value / AGAIN_MS), done.value]);
+  const { answer, error } = useAnswer(() => get(`${purposePath(topic, purpose)}/rollout`), [topic, purpose, Math.floor(now.value / AGAIN_MS)]);
   const trail = [["Rollouts", to(["rollouts"])], [topic, pages.topic(topic)], [purpose, pages.purpose(topic, purpose)]];
   if (!answer) return html`<${Page} title=${`Versions of ${purpose}`} trail=${trail}>${error ? html`<${Failure} error=${error} />` : html`<${Loading} />`}</${Page}>`;
-  const after = () => (done.value += 1);
   const of = { topic, purpose, current: answer.current };
   const delays = answer.versions.some((each) => Number(each.delay) > 0);
   const columns = [
@@ -60,11 +58,11 @@ export function RolloutPage({ names: [topic, purpose] }) {
     { name: "p95", label: "95 % within", number: true, value: (each) => each.p95_s, cell: (each) => (each.p95_s === null ? "–" : seconds(Number(each.p95_s))) },
     { name: "compared", label: "Differed", number: true, value: (each) => each.differed, cell: (each) => (each.compared ? `${count(each.differed)} of ${count(each.compared)}` : "–") },
     { name: "verbs", label: "Actions", cell: ({ version, state }) => version !== answer.current && html`<span class="buttons">
-        <${Verb} name="share" of=${{ topic, purpose, version }} small after=${after} /> ${state !== "shadow" && html`<${Verb} name="shadow" of=${{ topic, purpose, version }} small after=${after} />`}
-        <${Verb} name="promote" of=${{ ...of, version }} small after=${after} /></span>` },
+        <${Verb} name="share" of=${{ topic, purpose, version }} small /> ${state !== "shadow" && html`<${Verb} name="shadow" of=${{ topic, purpose, version }} small />`}
+        <${Verb} name="promote" of=${{ ...of, version }} small /></span>` },
   ].filter(Boolean);
   const shadows = answer.versions.some((each) => each.compared > 0);
-  return html`<${Page} title=${`Versions of ${purpose}`} trail=${trail} actions=${html`<${Verb} name="rollback" of=${of} after=${after} disabled=${answer.before === null && "No version was current before."} />`}>
+  return html`<${Page} title=${`Versions of ${purpose}`} trail=${trail} actions=${html`<${Verb} name="rollback" of=${of} disabled=${answer.before === null && "No version was current before."} />`}>
     ${error && html`<${Failure} error=${error} />`}
     ${answer.intended !== answer.current && html`<p class="live away">Version ${answer.intended} is to be current, and has no instance: version ${answer.current} is so meanwhile.</p>`}
     <${Table} label="Versions" columns=${columns} rows=${answer.versions} keyOf=${(each) => each.version} sort="version" />

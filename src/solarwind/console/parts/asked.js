@@ -1,7 +1,12 @@
 // A question to the server while a page is shown, asked again when what it depends on has
-// changed, and when a server that was away is back.
+// changed, when a server that was away is back, and when a verb was done or refused: then what is shown may be old.
 import { returns } from "../core/facts.js";
-import { useEffect, useSignal } from "../core/ui.js";
+import { signal, useEffect, useSignal } from "../core/ui.js";
+
+const acts = signal(0); // verbs that were done or refused
+
+export const askAgain = () => (acts.value += 1);
+export const turn = () => returns.value + acts.value;
 
 // Return a signal of {answer, error, asking}. The last answer stays until the next one is here.
 export function useAnswer(question, depends) {
@@ -14,6 +19,6 @@ export function useAnswer(question, depends) {
       (error) => over || (found.value = { ...found.value, error, asking: false }),
     );
     return () => (over = true);
-  }, [...depends, returns.value]);
+  }, [...depends, turn()]);
   return found.value;
 }

@@ -1,8 +1,8 @@
 // A button for a verb, and the dialog that says what it will touch, and the commands that do the same, before it does.
 import { html, signal, useEffect, useSignal } from "../core/ui.js";
-import { returns } from "../core/facts.js";
 import { may } from "../core/session.js";
 import { commandOf, curlOf, operation, perform } from "../core/verbs.js";
+import { askAgain, turn } from "./asked.js";
 import { VERBS } from "./verbs.js";
 import { Copied } from "./copied.js";
 import { Dialog } from "./dialog.js";
@@ -51,7 +51,7 @@ function Confirm({ name, of, close, after }) {
       over = true;
       clearTimeout(timer);
     };
-  }, [asks, returns.value]);
+  }, [asks, turn()]);
 
   const submit = async (event) => {
     event.preventDefault();
@@ -66,6 +66,7 @@ function Confirm({ name, of, close, after }) {
     } catch (error) {
       work.value = { busy: false, error: error.message, progress: "" };
     }
+    askAgain();
   };
   return html`<${Dialog} title=${verb.title ? verb.title(of) : verb.label} close=${close}>
     <form class="verb" onSubmit=${submit}>
