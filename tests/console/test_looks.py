@@ -137,13 +137,14 @@ async def test_a_cell_that_a_spreadsheet_would_compute_begins_with_an_apostrophe
     async with browsing.page(world.console, world.admin) as page:
         made = await page.evaluate(
             """async () => (await import("./parts/download.js")).csvOf(
-                [{a: "=1", b: -1, c: "-1"}, {a: "@x", d: {e: [1]}}, {a: "x\\ny", b: null}])"""
+                [{a: "=1", b: -1, c: "-1"}, {a: "@x", d: {e: [1]}}, {a: "x\\ny", b: null}, {a: "\\n=1", c: "＝1"}])"""
         )
         assert list(csv.reader(io.StringIO(made))) == [
             ["a", "b", "c", "d"],
             ["'=1", "-1", "'-1", ""],
             ["'@x", "", "", '{"e":[1]}'],
             ["x\ny", "", "", ""],
+            ["'\n=1", "", "'＝1", ""],
         ]
 
 
@@ -160,6 +161,30 @@ async def test_a_topics_history_is_downloaded_an_event_a_line(browsing: Browsing
         assert [json.loads(line)["data"]["number"] for line in text.splitlines()] == list(range(1_234))
         assert text.count('"exact":12345678901234567890') == 1_234
         await expect(page.locator("main")).to_contain_text("1,234 events are in the file.")
+
+
+@on_page
+async def test_a_history_from_a_time_of_the_address_says_that_time_and_how_large_each_payload_is(
+    browsing: Browsing, world: World
+) -> None:
+    async with browsing.page(world.console, world.admin) as page, world.http() as http:
+        headers = {"content-type": "application/octet-stream"}
+        for size in (1, 2, 3, 1_024):
+            await http.post("/v1/topics/looks.bytes/events", content=b"\xff" * size, headers=headers)
+        await go(page, "/topics/looks.bytes?view=history&since=2020-01-31T12:00:00Z")
+        await expect(page.get_by_role("region", name="History").locator("code")).to_have_text(
+            [f"application/octet-stream, {size}" for size in ("1 B", "2 B", "3 B", "1.0 KiB")]
+        )
+        await expect(page.get_by_label("From")).to_have_value("2020-01-31T12:00:00Z")
+
+
+@on_page
+async def test_an_event_that_states_no_cause_was_caused_by_its_application(browsing: Browsing, world: World) -> None:
+    async with browsing.page(world.console, world.admin) as page, world.http() as http:
+        await http.post("/v1/topics/looks.cause/events", json=1, params={"id": "uncaused"})
+        await go(page, "/events/looks.cause/uncaused")
+        cause = page.locator("dl.facts div").filter(has=page.get_by_text("Cause", exact=True))
+        await expect(cause).to_have_text("Causeapplication operator")
 
 
 @on_page

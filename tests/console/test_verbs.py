@@ -73,7 +73,7 @@ async def test_a_purpose_is_paused_resumed_replayed_and_retired(browsing: Browsi
     async with browsing.page(world.console, world.admin, gone) as page, world.http() as http:
         way = await dead(http, "verbs.purpose", 3)
         await go(page, "/purposes/verbs.purpose/Wait")
-        await confirm(page, "Pause", "events pend now")
+        await confirm(page, "Pause", "0 events pend now; 0 in hand are finished.")
         await expect(page.locator("dl.facts").first).to_contain_text("paused")
         assert await count(http, way, "state") == "paused"
         await confirm(page, "Resume", "is handed out again")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import quote
 
 from playwright.async_api import expect
 
@@ -109,6 +110,7 @@ async def test_what_a_target_missed_is_counted_and_sent_again_and_its_answers_ar
             await expect(answers).to_contain_text(text)
         assert await page.evaluate("document.querySelectorAll('main img, main script, main svg[onload]').length") == 0
         fails.clear()
+        await expect(page.locator("main")).to_contain_text("What it gave up")
         await confirm(page, "Resend", "2 events will be sent again.", "dead letters are sent again")
         await expect(answers.locator("tbody tr")).to_have_count(4)
         dialog = await opened(page, "Resend")
@@ -139,3 +141,37 @@ async def test_without_the_right_nothing_is_registered_and_answers_have_no_texts
         await expect(answers).to_contain_text("(needs the right watch:payloads)")
         assert "swordfish" not in await page.locator("main").inner_text()
         await http.delete(f"{way}/webhooks/shop")
+
+
+@on_page
+async def test_a_webhook_of_a_fanout_has_nothing_to_send_again(browsing: Browsing, world: World) -> None:
+    way = "/v1/topics/hooks.copies/purposes/Tell%20the%20shop"
+    async with browsing.page(world.console, world.admin, GONE) as page, world.http() as http, receiving() as receiver:
+        receiver.behave = lambda request: Answer(500)
+        await http.put(f"{way}/webhooks/shop", json={"url": receiver.url, "exchange": "fanout"})
+        await http.post("/v1/topics/hooks.copies/events", json=1)
+        await go(page, "/webhooks/hooks.copies/Tell%20the%20shop/shop")
+        await expect(page.get_by_role("region", name="Last answers")).to_contain_text("got 500")
+        resend = page.get_by_role("button", name="Resend")
+        await expect(resend).to_be_disabled()
+        assert await resend.get_attribute("title") == "A fan-out keeps nothing that could be sent again."
+        await expect(page.locator("main")).not_to_contain_text("What it gave up")
+        await http.delete(f"{way}/webhooks/shop")
+
+
+@on_page
+async def test_without_a_webhook_the_page_shows_the_request_that_registers_one(
+    browsing: Browsing, world: World
+) -> None:
+    async with browsing.page(world.console, world.admin) as page, world.http() as http:
+        for each in (await http.get("/v1/webhooks")).json()["webhooks"]:
+            names = (each["topic"], each["purpose"], each["name"])
+            way = "/v1/topics/{}/purposes/{}/webhooks/{}".format(*(quote(name, safe="") for name in names))
+            assert (await http.delete(way)).status_code in (200, 204, 404), way
+        await go(page, "/webhooks")
+        command = page.locator(".empty code")
+        await expect(command).to_contain_text("curl -X PUT")
+        await expect(command).to_contain_text(
+            "/v1/topics/video.uploaded/purposes/Tell%20the%20shop/webhooks/shop --json "
+            """'{"url":"https://shop.example/hook"}'"""
+        )

@@ -23,6 +23,9 @@ export function bytes(value) {
   return `${at && size < 100 ? size.toFixed(1) : Math.round(size)} ${SIZES[at]}`;
 }
 
+// Return how many bytes a text of base64 stands for.
+export const bytesIn = (base64) => (base64.length * 3) / 4 - base64.match(/=*$/)[0].length;
+
 // A duration in seconds, in its two largest units.
 export function seconds(value) {
   if (value === null || value === undefined) return "not known";

@@ -54,7 +54,7 @@ function About({ event, position }) {
   const { causationid, causationpurpose, causationversion, causekind, causename } = event;
   const cause = causationid
     ? html`${causationpurpose && html`<span dir="auto">${causationpurpose} v${causationversion}</span>, at `}<a href=${pages.trace(causationid)} class="id">${causationid}</a>`
-    : causekind ? html`<span dir="auto">${causekind} ${causename}</span>` : "not stated";
+    : html`<span dir="auto">${causekind ?? "application"} ${causename ?? event.source.replace(/^\/\/[^/]*\//, "")}</span>`;
   const more = Object.entries(event).filter(([name]) => !OWN.has(name));
   return html`<${Facts} of=${[
     ["Fired", html`<${Time} at=${event.time} />`],

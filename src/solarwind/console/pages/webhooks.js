@@ -4,6 +4,7 @@ import { get, webhookPath } from "../core/api.js";
 import { now } from "../core/clock.js";
 import { facts, listOf } from "../core/facts.js";
 import { seconds } from "../core/format.js";
+import { curlOf } from "../core/verbs.js";
 import { pages, to } from "../core/router.js";
 import { useAnswer } from "../parts/asked.js";
 import { Copied } from "../parts/copied.js";
@@ -15,6 +16,7 @@ import { Time } from "../parts/time.js";
 import { Verb } from "../parts/verb.js";
 
 const AGAIN_MS = 3_000;
+const EXAMPLE = { topic: "video.uploaded", purpose: "Tell the shop", name: "shop", url: "https://shop.example/hook" };
 const COLUMNS = [
   { name: "name", label: "Webhook", value: (each) => each.name, cell: (each) => html`<a class="wrap" href=${pages.webhook(each.topic, each.purpose, each.name)}>${each.name}</a>` },
   PURPOSE,
@@ -25,10 +27,13 @@ const COLUMNS = [
   { name: "verbs", label: "Actions", cell: (each) => html`<span class="buttons"><${Verbs} of=${each} small /></span>` },
 ];
 
-function Verbs({ of: { topic, purpose, name, state }, small }) {
+const keeps = ({ exchange }) => exchange !== "fanout";
+
+function Verbs({ of: { topic, purpose, name, state, exchange }, small }) {
   const of = { topic, purpose, name };
+  const lacks = keeps({ exchange }) ? state === "paused" && "It is paused: resume it first." : "A fan-out keeps nothing that could be sent again.";
   return html`<${Verb} name=${state === "paused" ? "resume_webhook" : "pause_webhook"} of=${of} small=${small} disabled=${state === "ended" && "It has ended: register it again."} />
-    <${Verb} name="resend" of=${of} small=${small} disabled=${state === "paused" && "It is paused: resume it first."} /> <${Verb} name="delete_webhook" of=${of} small=${small} />`;
+    <${Verb} name="resend" of=${of} small=${small} disabled=${lacks} /> <${Verb} name="delete_webhook" of=${of} small=${small} />`;
 }
 
 export function Webhooks() {
@@ -37,7 +42,7 @@ export function Webhooks() {
   const register = html`<${Verb} name="put_webhook" of=${{}} label="Register a webhook" after=${(answer) => (made.value = answer)} />`;
   return html`<${Page} title="Webhooks" actions=${register}>
     <${Table} label="Webhooks" columns=${COLUMNS} rows=${all} keyOf=${(each) => each.at} sort="name"
-      empty=${html`<${Empty}>No webhook is registered. One has the server POST the events of a purpose to a URL.</${Empty}>`} />
+      empty=${html`<${Empty} command=${curlOf("put_webhook", EXAMPLE)}>No webhook is registered. One has the server POST the events of a purpose to a URL. It is registered above, or so:</${Empty}>`} />
     ${made.value?.secret && html`<${Dialog} title=${`The secret of ${made.value.name}`} close=${() => (made.value = null)}>
       <p>The target checks signatures with it. It is shown this once: copy it now.</p>
       <${Copied} text=${made.value.secret} label="Secret" />
@@ -55,7 +60,7 @@ export function WebhookPage({ names: [topic, purpose, name] }) {
       ["Target", html`<span dir="auto">${stands.host}</span>`],
       ["Exchange", `${stands.exchange}, version ${stands.version}`],
       stands.error && ["Why", html`<span class="error" dir="auto">${stands.error}</span>`],
-      ["What it gave up", html`<a href=${pages.dead(topic, purpose)}>Dead letters of the purpose</a>`],
+      keeps(stands) && ["What it gave up", html`<a href=${pages.dead(topic, purpose)}>Dead letters of the purpose</a>`],
     ]} />
     <${Section} title="Last answers" aside="the last 20, since the server started"><${Answers} path=${webhookPath(topic, purpose, name)} topic=${topic} /></${Section}>
   </${Page}>`;

@@ -2,7 +2,7 @@
 import { html, useEffect, useSignal } from "../core/ui.js";
 import { get, topicPath } from "../core/api.js";
 import { facts, returns, state } from "../core/facts.js";
-import { count } from "../core/format.js";
+import { bytes, bytesIn, count, plural } from "../core/format.js";
 import { writeExactly } from "../core/json.js";
 import { pages, route, setQuery } from "../core/router.js";
 import { download } from "./download.js";
@@ -19,7 +19,7 @@ const SINCE = [["beginning", "the beginning"], ["7d", "7 days ago"], ["1d", "a d
 const path = (topic) => `${topicPath(topic)}/events`;
 
 export function brief(event) {
-  if (event.data_base64 !== undefined) return `${event.datacontenttype ?? "bytes"}, ${Math.floor((event.data_base64.length * 3) / 4)} bytes`;
+  if (event.data_base64 !== undefined) return `${event.datacontenttype ?? "bytes"}, ${bytes(bytesIn(event.data_base64))}`;
   if (event.datacontenttype?.includes("hidden=true")) return "(needs the right watch:payloads)";
   const text = writeExactly(event.data ?? null);
   return text.length > SHOWN ? `${text.slice(0, SHOWN)}…` : text;
@@ -75,13 +75,14 @@ export function History({ topic }) {
     return () => (over.is = true);
   }, [topic, since, key, returns.value]);
   const { events, next, error, reading } = found.value;
+  const times = SINCE.some(([value]) => value === since) ? SINCE : [[since, since], ...SINCE]; // the address may say another
   const jump = (event) => {
     event.preventDefault();
     const id = event.target.elements.id.value.trim();
     if (id) location.hash = pages.event(topic, id).slice(1);
   };
   return html`<div class="filters">
-      <label>From <select onChange=${(event) => setQuery({ since: event.target.value })}>${SINCE.map(([value, text]) => html`<option value=${value} selected=${value === since}>${text}</option>`)}</select></label>
+      <label>From <select onChange=${(event) => setQuery({ since: event.target.value })}>${times.map(([value, text]) => html`<option value=${value} selected=${value === since}>${text}</option>`)}</select></label>
       <label>Key <input type="search" value=${key} onChange=${(event) => setQuery({ key: event.target.value })} /></label>
       <form onSubmit=${jump}><label>Id <input name="id" type="search" autocomplete="off" /></label> <button type="submit" class="small">Open</button></form>
     </div>
@@ -95,10 +96,12 @@ export function History({ topic }) {
 // The events as a file, a CloudEvent a line: asked for page by page, as far as a page of the browser should hold.
 function Saving({ topic, query }) {
   const how = useSignal("");
+  const reads = useSignal(false);
   const save = async () => {
     const lines = [];
     let size = 0;
     let after;
+    reads.value = true;
     try {
       do {
         how.value = `Reading, ${count(lines.length)} so far …`;
@@ -107,10 +110,11 @@ function Saving({ topic, query }) {
         after = page.next;
       } while (after && lines.length < SAVED && size < SAVED_CHARACTERS);
       download(`${topic}.ndjson`, lines.map((each) => `${each}\n`).join(""), "application/x-ndjson");
-      how.value = `${count(lines.length)} events are in the file${after ? ": there are more behind them" : ""}.`;
+      how.value = `${plural(lines.length, "event")} ${lines.length === 1 ? "is" : "are"} in the file${after ? ": there are more behind them" : ""}.`;
     } catch (error) {
       how.value = error.message;
     }
+    reads.value = false;
   };
-  return html`<button type="button" class="small" onClick=${save}>Download NDJSON</button> <span role="status">${how.value}</span>`;
+  return html`<button type="button" class="small" disabled=${reads.value} onClick=${save}>Download NDJSON</button> <span role="status">${how.value}</span>`;
 }

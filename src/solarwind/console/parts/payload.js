@@ -1,6 +1,6 @@
 // A payload: a tree that is opened part by part, or its text. A part of a large one is drawn when it is asked for.
 import { html, useSignal } from "../core/ui.js";
-import { bytes, count } from "../core/format.js";
+import { bytes, bytesIn, count } from "../core/format.js";
 import { Exact, writeExactly } from "../core/json.js";
 import { Copied } from "./copied.js";
 
@@ -22,7 +22,7 @@ export function Payload({ event }) {
 }
 
 function Binary({ text, type }) {
-  const size = Math.floor((text.length * 3) / 4) - (text.match(/=*$/)[0].length);
+  const size = bytesIn(text);
   const start = atob(text.slice(0, DUMPED / 3 * 4));
   const lines = [];
   for (let at = 0; at < start.length; at += 16) {

@@ -88,7 +88,7 @@ function Heading({ column, sort }) {
   const next = active && !down ? `-${column.name}` : active ? column.name : column.number ? `-${column.name}` : column.name;
   return html`<th scope="col" class=${column.number ? "number" : ""} aria-sort=${active ? (down ? "descending" : "ascending") : undefined}>
     ${column.value
-      ? html`<button type="button" class="sort" onClick=${() => setQuery({ sort: next })}>${column.label}<span aria-hidden="true">${active ? (down ? " ↓" : " ↑") : ""}</span></button>`
+      ? html`<button type="button" class="sort" onClick=${() => setQuery({ sort: next })}>${column.label}<span aria-hidden="true">${active ? (down ? "\u00a0↓" : "\u00a0↑") : ""}</span></button>`
       : column.label}
   </th>`;
 }

@@ -6,6 +6,7 @@ import { perform } from "../core/verbs.js";
 import { matchingLetters, toLetters } from "./letters.js";
 
 const events = (number) => plural(number, "event");
+const pend = (number) => `${events(number)} ${number === 1 ? "pends" : "pend"}`;
 const letters = (number) => plural(number, "dead letter");
 const given = (text) => (text === "" ? undefined : text);
 
@@ -13,13 +14,13 @@ export const VERBS = {
   pause: {
     label: "Pause",
     says: ({ purpose }) => `Nothing more of “${purpose}” is handed out until it is resumed: its events pend.`,
-    touches: ({ topic, purpose }) => left(topic, purpose, (stands) => `${events(stands.pending)} pend now; ${count(stands.in_flight)} in hand are finished.`),
+    touches: ({ topic, purpose }) => left(topic, purpose, (stands) => `${pend(stands.pending)} now; ${count(stands.in_flight)} in hand ${stands.in_flight === 1 ? "is" : "are"} finished.`),
     done: (_, { purpose }) => `“${purpose}” is paused.`,
   },
   resume: {
     label: "Resume",
     says: ({ purpose }) => `“${purpose}” is handed out again.`,
-    touches: ({ topic, purpose }) => left(topic, purpose, (stands) => `${events(stands.pending)} pend.`),
+    touches: ({ topic, purpose }) => left(topic, purpose, (stands) => `${pend(stands.pending)}.`),
     done: (_, { purpose }) => `“${purpose}” goes on.`,
   },
   replay: {
@@ -35,7 +36,7 @@ export const VERBS = {
       const { replayed } = await perform("replay", { ...wanted, dry_run: true });
       return { text: `${events(replayed)} will pend again.`, none: replayed === 0 };
     },
-    done: ({ replayed }) => `${events(replayed)} pend again.`,
+    done: ({ replayed }) => `${pend(replayed)} again.`,
   },
   retry: {
     label: "Retry now",
@@ -58,7 +59,7 @@ export const VERBS = {
     says: ({ purpose }) => `“${purpose}” is forgotten, with what is left of it. The topic's history stays.`,
     arguments: (wanted) => ({ ...wanted, force: true }),
     touches: ({ topic, purpose }) =>
-      left(topic, purpose, (stands) => `It gives up ${count(stands.pending + stands.in_flight)} pending events, ${letters(stands.dead)} and ${plural(stands.instances, "instance")}.`),
+      left(topic, purpose, (stands) => `It gives up ${plural(stands.pending + stands.in_flight, "pending event")}, ${letters(stands.dead)} and ${plural(stands.instances, "instance")}.`),
     done: (_, { purpose }) => `“${purpose}” is retired.`,
   },
   redrive: {
@@ -193,7 +194,7 @@ export const VERBS = {
   pause_webhook: {
     label: "Pause",
     says: ({ name, purpose }) => `The webhook “${name}” sends nothing until it is resumed. What no other instance of “${purpose}” gets pends; of a fan-out it is dropped.`,
-    touches: ({ topic, purpose }) => left(topic, purpose, (stands) => `${events(stands.pending)} pend now; ${count(stands.in_flight)} in hand are finished.`),
+    touches: ({ topic, purpose }) => left(topic, purpose, (stands) => `${pend(stands.pending)} now; ${count(stands.in_flight)} in hand ${stands.in_flight === 1 ? "is" : "are"} finished.`),
     done: (_, { name }) => `Webhook ${name} is paused.`,
   },
   resume_webhook: {
