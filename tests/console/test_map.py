@@ -11,7 +11,7 @@ import pytest
 from playwright.async_api import Page, expect
 
 from ports import Port
-from solarwind import SolarWind
+from solarwind import Retry, SolarWind
 
 from .browsing import Browsing, World, go, on_page
 from .test_live import serve, stop
@@ -99,6 +99,39 @@ async def test_a_version_that_has_no_instance_any_more_is_marked_where_it_joined
         for address in ("/", "/topics/T", "/purposes/T/Leave"):
             await go(page, address)
             await expect(page.locator(".plot text.mark")).to_have_text("Leave v1 joined")
+    await stop(wind, *served)
+    port.close()
+
+
+@on_page
+async def test_a_topic_of_very_many_purposes_leaves_room_for_the_others(browsing: Browsing, tmp_path: Path) -> None:
+    port = Port()
+    wind = SolarWind(f"sqlite:///{tmp_path}/wind.db")
+
+    async def handle(number: int) -> None: ...
+
+    async def fail(number: int) -> None:
+        raise ValueError(number)
+
+    for number in range(200):
+        wind.on("hub", purpose=f"{'W' * 190} {number:03}")(handle)
+    wind.on("hub", purpose="Fail", retry=Retry(attempts=1))(fail)
+    served = await serve(wind, port.number)
+    await wind.fire("hub", 1)
+    await wind.fire("hub", 2)
+    for number in range(5):
+        await wind.fire(f"quiet.{number}", 1)
+    await wind.settled(300)
+    async with browsing.page(f"http://127.0.0.1:{port.number}/console/") as page:
+        await go(page, "/map?still=too")
+        await expect(page.get_by_role("link", name=re.compile(r"^quiet\.\d "))).to_have_count(5)
+        await expect(page.get_by_role("link", name=re.compile("^W+ "))).to_have_count(22)
+        await expect(page.get_by_role("link", name=re.compile("^Fail "))).to_have_count(1)
+        more = page.get_by_role("link", name="178 more purposes")
+        await more.focus()
+        await page.keyboard.press("Enter")
+        await page.get_by_role("link", name="Open").click()
+        await expect(page.locator("h1")).to_have_text("hub")
     await stop(wind, *served)
     port.close()
 

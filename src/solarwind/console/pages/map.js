@@ -4,7 +4,7 @@
 import { html, useEffect, useMemo, useRef, useSignal } from "../core/ui.js";
 import { now } from "../core/clock.js";
 import { purposes, topics } from "../core/facts.js";
-import { count, rate, short } from "../core/format.js";
+import { count, plural, rate, short } from "../core/format.js";
 import { pages, route, setQuery, to } from "../core/router.js";
 import { Slices } from "../core/slices.js";
 import { useAnswer } from "../parts/asked.js";
@@ -14,7 +14,8 @@ import { layered } from "../parts/layers.js";
 import { Empty, Failure, Page } from "../parts/page.js";
 import { State } from "../parts/state.js";
 
-const MAX_NODES = 100; // topics and purposes: the busiest topics
+const MAX_NODES = 100; // topics and purposes: the busiest topics,
+const MAX_PURPOSES = 24; // and so many purposes of each, those that need a person and the busiest
 const AGAIN_MS = 30_000;
 const NODE = { width: 190, height: 46 };
 const APART = { x: 55, y: 16 };
@@ -31,14 +32,19 @@ const BAD = new Set(["failing", "nobody up"]);
 const idOf = (kind, name) => `${kind}:${name}`;
 const widthOf = (perSecond) => 1 + Math.min(9, 2 * Math.log10(1 + (perSecond ?? 0)));
 
-// Return the nodes by id, and the edges {from, to, rate}.
-function graphOf(shown, all, flows) {
+// Return the nodes by id, and the edges {from, to, rate}. Of `all` purposes those `drawn` are nodes of their own.
+function graphOf(shown, all, drawn, flows) {
   const nodes = new Map();
   const edges = [];
+  const more = new Map(); // by topic: how many are not drawn
   for (const each of shown)
     nodes.set(idOf("topic", each.topic), { kind: "topic", name: each.topic, says: rate(each.fired_per_s), href: pages.topic(each.topic), moves: each.fired_per_s > 0 });
   for (const each of all) {
     if (!nodes.has(idOf("topic", each.topic))) continue;
+    if (!drawn.has(each.at)) {
+      more.set(each.topic, (more.get(each.topic) ?? 0) + 1);
+      continue;
+    }
     const id = idOf("purpose", `${each.topic}/${each.purpose}`);
     const bad = BAD.has(each.state);
     const says = [
@@ -49,6 +55,11 @@ function graphOf(shown, all, flows) {
     ];
     nodes.set(id, { kind: "purpose", name: each.purpose, state: each.state, says: says.filter(Boolean).join(", "), href: pages.purpose(each.topic, each.purpose), bad, on: idOf("topic", each.topic), moves: each.rates?.settled > 0 || each.pending > 0 });
     edges.push({ from: idOf("topic", each.topic), to: id, rate: each.rates?.fired ?? 0, bad });
+  }
+  for (const [topic, number] of more) {
+    const [on, id] = [idOf("topic", topic), idOf("more", topic)];
+    nodes.set(id, { kind: "purpose", name: plural(number, "more purpose"), says: "see the topic", href: pages.topic(topic), on, moves: nodes.get(on).moves });
+    edges.push({ from: on, to: id, rate: 0 });
   }
   for (const { from, to: topic, part } of flows) {
     const of = nodes.get(idOf("topic", topic));
@@ -62,19 +73,30 @@ function graphOf(shown, all, flows) {
   return { nodes, edges };
 }
 
-// Return the names of the busiest topics, as many as can be drawn with their purposes.
+// Return the names of the busiest topics, as many as can be drawn, and which of their purposes are.
 function busiest(known, all) {
   const purposesOf = new Map();
-  for (const { topic } of all) purposesOf.set(topic, (purposesOf.get(topic) ?? 0) + 1);
-  const ordered = [...known].sort((a, b) => b.fired_per_s - a.fired_per_s || b.fired - a.fired || a.topic.localeCompare(b.topic));
-  const names = new Set();
-  let nodes = 0;
-  for (const { topic } of ordered) {
-    nodes += 1 + (purposesOf.get(topic) ?? 0);
-    if (nodes > MAX_NODES && names.size) break;
-    names.add(topic);
+  for (const each of all) {
+    if (!purposesOf.has(each.topic)) purposesOf.set(each.topic, []);
+    purposesOf.get(each.topic).push(each);
   }
-  return names;
+  const ordered = [...known].sort((a, b) => b.fired_per_s - a.fired_per_s || b.fired - a.fired || a.topic.localeCompare(b.topic));
+  const [names, drawn] = [new Set(), new Set()];
+  for (const { topic } of ordered) {
+    const own = chosen(purposesOf.get(topic) ?? []);
+    if (names.size + drawn.size + 1 + own.length > MAX_NODES) break;
+    names.add(topic);
+    for (const { at } of own) drawn.add(at);
+  }
+  return { names, drawn };
+}
+
+function chosen(own) {
+  if (own.length <= MAX_PURPOSES) return own;
+  const rank = (each) => [BAD.has(each.state), each.rates?.settled ?? 0, each.pending, each.settled];
+  const ranked = own.map((each) => [rank(each), each]);
+  const compare = ([a], [b]) => b.map((value, at) => value - a[at]).find(Boolean) ?? 0;
+  return ranked.sort(compare).slice(0, MAX_PURPOSES - 1).map(([, each]) => each); // one more stands for the others
 }
 
 // Return what leads to a node, and what it leads to.
@@ -161,10 +183,10 @@ export function FlowMap() {
   const { focus, still } = route.value.query;
   const turn = Math.floor(now.value / AGAIN_MS);
   const known = topics();
-  const names = useMemo(() => busiest(known, all), [turn, known.length, all.length]);
+  const { names, drawn } = useMemo(() => busiest(known, all), [turn, known.length, all.length]);
   const shown = known.filter((each) => names.has(each.topic));
   const { answer, error } = useAnswer(() => flowsInto(shown, all), [names]);
-  const graph = graphOf(shown, all, answer ?? []);
+  const graph = graphOf(shown, all, drawn, answer ?? []);
   const chain = focus && graph.nodes.has(focus) ? chainOf(focus, graph.edges) : null;
   const moved = useRef(new Set()); // so that nothing goes because it rests for a second
   for (const [id, node] of graph.nodes) if (node.moves) moved.current.add(id).add(node.on ?? id); // and what it is on
