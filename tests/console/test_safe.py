@@ -89,6 +89,18 @@ async def test_without_the_right_nothing_can_be_done_and_no_payload_is_shown(bro
             await expect(page.get_by_role("button", name=name)).to_be_disabled()
         await go(page, "/dead")
         await expect(page.get_by_role("button", name="Redrive these").first).to_be_disabled()
+        for query in ("error%3Aframes", "payload.name%3Afirst.mov"):
+            await go(page, f"/search?q={query}")
+            await expect(page.locator("main")).to_contain_text("nothing is found by them with this one")
+
+
+@on_page
+async def test_a_token_that_may_fire_is_not_said_to_be_read_only(browsing: Browsing, world: World) -> None:
+    token, _ = create_token(world.tokens, "front", watch=True, fire=("safe.fired",))
+    async with browsing.page(world.console, token) as page:
+        await go(page, "/topics/safe.fired")
+        await expect(page.get_by_role("button", name="Fire an event")).to_be_enabled()
+        await expect(page.locator("header.top")).not_to_contain_text("read only")
 
 
 @on_page

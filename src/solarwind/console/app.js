@@ -100,7 +100,7 @@ function Header({ own }) {
       <${Search} />
       <button type="button" class="small" onClick=${nextTheme} title=${`Theme: ${theme.value === "system" ? "as your system has it" : theme.value}. Key: c`}><span aria-hidden="true">${"◐\u00a0"}</span><span class="unseen">Theme: </span>${{ system: "Auto", light: "Light", dark: "Dark" }[theme.value]}</button>
       <button type="button" class="small" onClick=${() => (helps.value = true)} title="Key: ?" aria-label="Keys">?</button>
-      ${!own.admin && html`<span class="state quiet" title=${`The token ${own.name} may watch, and change nothing`}>read only</span>`}
+      ${!own.admin && !own.fire.length && !own.listen.length && html`<span class="state quiet" title=${`The token ${own.name} may watch, and change nothing`}>read only</span>`}
       ${token() && html`<button type="button" class="small" onClick=${() => signOut()} title=${`Signed in as ${own.name}`}>Sign out</button>`}
     </div>
   </header>`;

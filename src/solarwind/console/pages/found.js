@@ -5,6 +5,7 @@ import { get, topicPath } from "../core/api.js";
 import { purposes, topics } from "../core/facts.js";
 import { count, plural } from "../core/format.js";
 import { pages, route } from "../core/router.js";
+import { rights } from "../core/session.js";
 import { useAnswer } from "../parts/asked.js";
 import { EventList } from "../parts/history.js";
 import { grouped, letterPages } from "../parts/letters.js";
@@ -24,6 +25,7 @@ export function Found() {
   const own = purposes().filter((each) => byName && matches(each, query));
   const named = topics().filter((each) => byName && !query.purpose && (query.topic ? includes(each.topic, query.topic) : query.words.length > 0 && query.words.every((word) => includes(each.topic, word))));
   return html`<${Page} title=${`Search: ${text}`}>
+    ${!rights.value.payloads && (query.error || query.payload.length > 0) && html`<p class="quiet">Errors and payloads are shown to tokens with the right <code>watch:payloads</code>: nothing is found by them with this one.</p>`}
     ${byName && html`<${ById} id=${query.id ?? query.words.find((word) => ID.test(word)) ?? ""} />`}
     ${own.length > 0 && html`<${Section} title="Purposes" aside=${count(own.length)}><${PurposeTable} label="Purposes found" rows=${own} /></${Section}>`}
     ${named.length > 0 && html`<${Section} title="Topics" aside=${count(named.length)}><ul>${named.slice(0, 100).map(({ topic }) => html`<li><a href=${pages.topic(topic)}>${topic}</a></li>`)}</ul></${Section}>`}
