@@ -23,7 +23,8 @@ from urllib.parse import urlsplit
 from solarwind import Event, Later, Reject, Retry, Share, SolarWind, SolarWindError
 
 UPLOADS_PER_S = 3.0
-USERS = "ann", "ben", "cleo", "dai", "eva", "finn"
+USERS = "ann", "ben", "cleo", "dai", "eva", "finn", "gus", "hana", "ivo", "jun"  # version 2 gets all of two of them
+AGAIN_S = 20.0  # the address is printed: the log of events carries it away
 KEEP_S = 3_600.0  # of history: a demonstration that is left alone does not fill a disk
 
 wind = SolarWind()
@@ -161,9 +162,17 @@ async def work(service: asyncio.subprocess.Process) -> None:
     parts = urlsplit(address)
     async with asyncio.TaskGroup() as group:
         producer = group.create_task(produce(f"ws://{parts.netloc}", parts.fragment.removeprefix("token=")))
+        reminder = group.create_task(remind(address))
         while line := await service.stdout.readline():
             print(line.decode(), end="", flush=True)
         producer.cancel()
+        reminder.cancel()
+
+
+async def remind(address: str) -> None:
+    while True:
+        await asyncio.sleep(AGAIN_S)
+        print(f"The console: {address}", flush=True)
 
 
 async def run(folder: Path, quiet: bool) -> int:

@@ -192,6 +192,8 @@ def look_at_the_demonstration(get: Callable[[str], Any]) -> None:
     assert {each["exchange"] for each in purposes().values()} == {"direct", "keyed", "fanout"}
     eventually(lambda: purposes()["Make thumbnail"]["dead"] and purposes()["Check rights"]["dead"], "dead letters")
     eventually(lambda: purposes()["Publish"]["retried"], "a retry")
+    rollout = "/v1/topics/video.uploaded/purposes/Encode%20video/rollout"
+    eventually(lambda: all(each["handled"] for each in get(rollout)["versions"]), "events of both versions")
     eventually(lambda: get("/v1/delayed")["delayed"], "a delayed event")
     assert {each["name"] for each in get("/v1/schedules")["schedules"]} == {"nightly report", "report of the minute"}
     event = get("/v1/topics/subscriber.told/events?limit=1")["events"][0]
