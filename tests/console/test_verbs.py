@@ -269,6 +269,21 @@ async def test_the_commands_that_a_verb_shows_do_the_same(browsing: Browsing, wo
         assert (await http.get(way)).status_code == 404
 
 
+@on_page
+async def test_commands_that_pages_show_go_to_this_server(browsing: Browsing, world: World) -> None:
+    async with browsing.page(world.console, world.admin) as page, world.http() as http:
+        way = "/v1/topics/verbs.shown/events"
+        await http.post(way, json="it's", params={"id": "shown", "key": "a key"})
+        await go(page, "/events/verbs.shown/shown")
+        await run(world, await page.locator(".copied code", has_text="solarwind fire").inner_text())
+        events = (await http.get(way)).json()["events"]
+        assert [(each["data"], each["partitionkey"]) for each in events] == [("it's", "a key")] * 2
+        await go(page, "/topics/verbs.shown")
+        await expect(page.locator(".empty code")).to_contain_text(f"--url ws{world.root.removeprefix('http')}")
+        await go(page, "/")
+        await run(world, await page.locator(".attention code").first.inner_text())
+
+
 async def run(world: World, command: str) -> None:
     """Run a command as somebody who has copied it."""
     command = re.sub("^solarwind", f"{shlex.quote(sys.executable)} -m solarwind", command)

@@ -46,7 +46,7 @@ function fire({ topic, payload, key, after }) {
 
 // The commands ---------------------------------------------------------------------------------------------------
 
-export function quoted(text) {
+function quoted(text) {
   return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${String(text).replaceAll("'", "'\\''")}'`;
 }
 
@@ -56,6 +56,9 @@ const optionOf = (name, value) => {
   if (value === false || value === undefined) return [];
   return [option, quoted(value === null ? (name === "keep_bytes" ? "none" : "default") : value)];
 };
+
+// Return a command with the URL of this server: without it, it would go to wherever the user's environment says.
+export const here = (command) => `${command} --url ${quoted(ROOT.replace(/^http/, "ws").replace(/\/$/, ""))}`;
 
 // Return the command line that does it; null where there is none.
 export function commandOf(name, given) {
@@ -74,7 +77,7 @@ export function commandOf(name, given) {
     for (const [each, value] of Object.entries(given))
       if (!BARE.has(kinds[each]) && each !== "ids") words.push(...optionOf(each, value));
   }
-  return `solarwind ${words.join(" ")} --url ${quoted(`${ROOT.replace(/^http/, "ws").replace(/\/$/, "")}`)}`;
+  return here(`solarwind ${words.join(" ")}`);
 }
 
 export function curlOf(name, given) {

@@ -13,7 +13,7 @@ import { Payload } from "../parts/payload.js";
 import { State } from "../parts/state.js";
 import { Time } from "../parts/time.js";
 import { Verb } from "../parts/verb.js";
-import { quoted } from "../core/verbs.js";
+import { commandOf } from "../core/verbs.js";
 
 const OWN = new Set(["specversion", "id", "type", "source", "time", "datacontenttype", "data", "data_base64", "partitionkey",
   "causationid", "causationpurpose", "causationversion", "causekind", "causename", "correlationid", "duetime", "expirytime"]);
@@ -38,7 +38,7 @@ export function EventPage({ names: [topic, id] }) {
       ${outcomes.length ? html`<ul class="outcomes">${outcomes.map((each) => html`<li key=${each.purpose}><${Outcome} topic=${topic} id=${id} of=${each} /></li>`)}</ul>` : html`<p class="quiet">No purpose is on its topic.</p>`}
     </${Section}>
     <${Section} title="Payload" aside=${html`<span class="quiet">${event.datacontenttype}</span>`}><${Payload} event=${event} /></${Section}>
-    ${copy && copy.length < MAX_COPIED && html`<${Section} title="As a command"><${Copied} text=${`solarwind fire ${quoted(topic)} ${quoted(copy)}${event.partitionkey ? ` --key ${quoted(event.partitionkey)}` : ""}`} /></${Section}>`}
+    ${copy && copy.length < MAX_COPIED && html`<${Section} title="As a command"><${Copied} text=${commandOf("fire", { topic, payload: copy, key: event.partitionkey })} /></${Section}>`}
   </${Page}>`;
 }
 

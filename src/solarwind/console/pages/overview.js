@@ -3,6 +3,7 @@ import { html } from "../core/ui.js";
 import { facts, listOf, purposes, topics } from "../core/facts.js";
 import { plural, rate, short } from "../core/format.js";
 import { pages, to } from "../core/router.js";
+import { here } from "../core/verbs.js";
 import { Copied } from "../parts/copied.js";
 import { Empty, Page, Section } from "../parts/page.js";
 import { Rates, joins } from "../parts/rates.js";
@@ -52,7 +53,7 @@ function Point({ of }) {
       <a href=${address} dir="auto"><strong>${of.kind}</strong>${of.purpose && html` · ${of.purpose}`}${of.topic && html` <span class="quiet">on ${of.topic}</span>`}</a>
       <span class="quiet"><${Time} at=${of.since} none="" /></span>
       <span class="spacer"></span>
-      <${Copied} text=${of.command} />
+      <${Copied} text=${here(of.command)} />
     </div>
     <p dir="auto">${of.text}.</p>
     ${of.error && html`<p class="error" dir="auto">${of.error}</p>`}`;

@@ -45,7 +45,7 @@ function Stores() {
       ["Room left", bytes(each.free)],
     ]} />
     <h3>How long commits take</h3>
-    <${Histogram} counts=${each.commits.counts} sum=${Number(each.commits.sum_s)} label="Commit times" />`);
+    <${Histogram} counts=${each.commits.counts} sum=${Number(each.commits.sum_s)} label="Commit times" none="Nothing was committed since it was opened." />`);
 }
 
 function Owners() {

@@ -42,7 +42,7 @@ export function Webhooks() {
   const register = html`<${Verb} name="put_webhook" of=${{}} label="Register a webhook" after=${(answer) => (made.value = answer)} />`;
   return html`<${Page} title="Webhooks" actions=${register}>
     <${Table} label="Webhooks" columns=${COLUMNS} rows=${all} keyOf=${(each) => each.at} sort="name"
-      empty=${html`<${Empty} command=${curlOf("put_webhook", EXAMPLE)}>No webhook is registered. One has the server POST the events of a purpose to a URL. It is registered above, or so:</${Empty}>`} />
+      empty=${html`<${Empty} request=${curlOf("put_webhook", EXAMPLE)}>No webhook is registered here. One has the server POST the events of a purpose to a URL. It is registered above, or so:</${Empty}>`} />
     ${made.value?.secret && html`<${Dialog} title=${`The secret of ${made.value.name}`} close=${() => (made.value = null)}>
       <p>The target checks signatures with it. It is shown this once: copy it now.</p>
       <${Copied} text=${made.value.secret} label="Secret" />

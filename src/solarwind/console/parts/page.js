@@ -1,5 +1,6 @@
 // The frame of a page: its title, what it shows at the side, and what it says where there is nothing.
 import { html, plain, useEffect } from "../core/ui.js";
+import { here } from "../core/verbs.js";
 import { Copied } from "./copied.js";
 
 export function Page({ title, trail = [], actions, children }) {
@@ -23,9 +24,10 @@ export function Section({ title, aside, children }) {
   </section>`;
 }
 
-// What is said where there is nothing: why, and the command that makes something.
-export function Empty({ children, command }) {
-  return html`<div class="empty"><p>${children}</p>${command && html`<${Copied} text=${command} />`}</div>`;
+// What is said where there is nothing: why, and the command of `solarwind` or the request that makes something.
+export function Empty({ children, command, request }) {
+  const text = command ? here(command) : request;
+  return html`<div class="empty"><p>${children}</p>${text && html`<${Copied} text=${text} />`}</div>`;
 }
 
 export function Facts({ of }) {

@@ -15,9 +15,9 @@ export function Spark({ values, label, width = 90, height = 20 }) {
 // Times in logarithmic buckets: `counts`, of times up to each of the `bounds`.
 const BOUNDS = [0, 1, 2, 3, 4, 5, 6, 7].flatMap((power) => [1, 3].map((each) => (each / 10_000) * 10 ** power));
 
-export function Histogram({ counts, sum, label }) {
+export function Histogram({ counts, sum, label, none = "Nothing was handled since the dispatcher started." }) {
   const total = counts.reduce((a, b) => a + b, 0);
-  if (!total) return html`<p class="quiet">Nothing was handled since the dispatcher started.</p>`;
+  if (!total) return html`<p class="quiet">${none}</p>`;
   const first = counts.findIndex(Boolean);
   const last = counts.findLastIndex(Boolean);
   const shown = counts.slice(first, last + 1);
