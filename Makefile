@@ -48,13 +48,13 @@ lint: $(VENV)/.test $(VENV)/.eslint
 types: $(VENV)/.test
 	$(BIN)/mypy
 
-unit: $(VENV)/.test $(VENV)/.peers $(VENV)/.axe $(VENV)/.compiled
+unit: $(VENV)/.test $(VENV)/.peers $(VENV)/.axe $(VENV)/.asyncapi $(VENV)/.compiled
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 ## What is too long for each time: contracts that repeat others, the cases that `make test` leaves out of many, further
 ## faults, more examples, and a run of each benchmark with few events. Clusters under faults have a target of their own:
 ## what is asked of them has time limits, so it wants a machine that does nothing else.
-test-long: $(VENV)/.test $(VENV)/.peers $(VENV)/.axe $(VENV)/.prometheus $(VENV)/.bench $(VENV)/.brokers
+test-long: $(VENV)/.test $(VENV)/.peers $(VENV)/.axe $(VENV)/.asyncapi $(VENV)/.prometheus $(VENV)/.bench $(VENV)/.brokers
 	$(BIN)/python -m pytest -m long -n $(JOBS) --dist worksteal --ignore tests/cluster/test_faults.py
 	$(BIN)/python -m pytest -m "hypothesis and not long" -n $(JOBS) --hypothesis-profile long tests/core tests/store
 
@@ -151,6 +151,12 @@ $(VENV)/.axe: $(VENV)/.test src/solarwind/console/vendor/vendor.lock
 $(VENV)/.eslint: $(VENV)/.test src/solarwind/console/vendor/vendor.lock
 	@cd tests && ../$(BIN)/python -m console.vendoring eslint-linter-browserify ../$(VENV)/eslint.mjs || \
 		echo "ESLint cannot be fetched here"
+	touch $@
+
+# AsyncAPI's parser, with which documents are checked. Where npm cannot fetch it, they are not.
+$(VENV)/.asyncapi: $(VENV)/.test src/solarwind/console/vendor/vendor.lock
+	@cd tests && ../$(BIN)/python -m console.vendoring @asyncapi/parser ../$(VENV)/asyncapi.js || \
+		echo "AsyncAPI's parser cannot be fetched here: documents are not checked with it"
 	touch $@
 
 # Compile the tests once: in a new checkout each worker would do that for itself, all at the same time. What is wrong with

@@ -51,6 +51,7 @@ PLACES = {
         server.streams:StreamResponse.__call__
         server.streams:end_all
         server.gzip_stream:Piece.packed
+        server.asyncapi:asyncapi
         server.health:metrics
         server.take:Takes._collect
         server.targets:Dialer._look_up

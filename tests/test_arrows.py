@@ -31,6 +31,7 @@ FOUNDATION = {
     "limits",
     "logs",
     "schedule",
+    "schema",
     "shares",
     "text",
     "timing",
@@ -47,6 +48,7 @@ ARROWS = {
     "models": set(),
     "failure": {"errors", "option_structs"},
     "schedule": {"errors", "names"},
+    "schema": {"errors", "models", "names", "payload"},
     "shares": {"errors", "names", "option_structs"},
     "limits": {"errors", "option_structs"},
     "logs": {"text"},
@@ -57,6 +59,7 @@ ARROWS = {
     "batch": {"columns", "errors", "event", "limits", "names", "payload"},
     "records": {"event"},
     "core": FOUNDATION | {"core"},
+    "asyncapi": {"records"},
     "exchanges": {"core", "plugins"},
     "plugins": {"core", "errors"},
     "store": FOUNDATION | {"core", "store"},
@@ -64,7 +67,8 @@ ARROWS = {
     "engine": FOUNDATION | {"core", "store", "records", "wire", "options", "plugins", "engine"},
     "cluster": FOUNDATION | {"core", "store", "records", "wire", "engine", "operations", "peer", "cluster"},
     "copying": FOUNDATION | {"core", "store", "urls", "cluster.copying"},
-    "service": FOUNDATION | {"core", "loops", "options", "engine.base", "engine.clock", "plugins", "service"},
+    "service": FOUNDATION
+    | {"core", "loops", "options", "engine.base", "engine.clock", "plugins", "records", "service"},
     "outbox": FOUNDATION
     | {"engine.backoff", "engine.base", "engine.tasks", "loops", "operations", "outbox", "service", "urls"},
     "loops": {"errors"},
@@ -72,17 +76,18 @@ ARROWS = {
     "options": {"engine.base", "errors", "failure", "loops", "names", "payload", "schedule"},
     "urls": {"cluster.engine", "engine", "errors", "limits", "names", "peer.remote", "store", "systems", "text"},
     "handlers": FOUNDATION | {"core", "engine.base", "options", "records", "service"},
-    "declaring": {"errors", "names", "operations", "options", "payload"},
-    "operations": {"engine", "loops", "options", "origin", "records", "sending"},
+    "declaring": {"errors", "logs", "names", "operations", "options", "payload", "service.typed"},
+    "operations": {"describing", "engine", "loops", "options", "origin", "records", "sending"},
     "sending": {"engine"},
+    "describing": {"engine"},
     "wind": FOUNDATION
     | {"core", "engine", "lifecycle", "loops", "operations", "options", "outbox", "plugins", "records"}
-    | {"declaring", "handlers", "service", "shutdown", "urls"},
+    | {"asyncapi", "declaring", "handlers", "service", "shutdown", "urls"},
     "lifecycle": {"errors", "loops", "options", "service.threads", "shutdown", "wind"},  # wind: for annotations only
     "peer": FOUNDATION | {"core", "store.definitions", "wire", "engine", "operations", "plugins", "service", "peer"},
     "server": FOUNDATION
     | {"core", "engine", "operations", "options", "peer", "records", "plugins", "service", "shutdown", "urls"}
-    | {"server", "systems", "wind", "wire"},
+    | {"asyncapi", "server", "systems", "wind", "wire"},
     "contrib": FOUNDATION | {"engine.base", "service.middleware", "wind"},
     "testing": None,  # anything but the command line
     "cli": None,  # anything but testing

@@ -34,7 +34,7 @@ ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 SOLARWIND: Any = typer.main.get_command(app)  # the command line, as typer makes it
 README, PYTHON, CLI = ROOT / "README.md", ROOT / "docs" / "PYTHON.md", ROOT / "docs" / "CLI.md"
-EFFECTS = ROOT / "docs" / "EFFECTS.md"
+EFFECTS, SCHEMAS = ROOT / "docs" / "EFFECTS.md", ROOT / "docs" / "SCHEMAS.md"
 INDEX, ERRORS = ROOT / "docs" / "index.md", ROOT / "docs" / "ERRORS.md"
 GUARANTEES = ROOT / "docs" / "GUARANTEES.md"
 COMING_FROM = sorted((ROOT / "docs" / "coming-from").glob("*.md"))
@@ -69,7 +69,7 @@ def name_of(document: Path) -> str:
 
 def programs() -> Iterator[Any]:
     """Yield each block of Python that is a whole program, and the output that the document shows for it."""
-    for document in (README, INDEX, PYTHON, EFFECTS, ERRORS, *COMING_FROM):
+    for document in (README, INDEX, PYTHON, EFFECTS, ERRORS, SCHEMAS, *COMING_FROM):
         all_blocks = [*blocks(document), Block("", "", 0)]
         for block, following in pairwise(all_blocks):
             if block.language == "python" and following.language == "text" and is_program(block):
@@ -400,7 +400,7 @@ def members_by_class() -> dict[str, set[str]]:
 
 
 def command_lines() -> Iterator[Any]:
-    for document in (README, INDEX, CLI, EFFECTS, ROOT / "docs" / "SECURITY.md", *COMING_FROM):
+    for document in (README, INDEX, CLI, EFFECTS, SCHEMAS, ROOT / "docs" / "SECURITY.md", *COMING_FROM):
         for block in blocks(document):
             for line in block.text.splitlines() if block.language == "sh" else ():
                 if line.startswith("solarwind "):

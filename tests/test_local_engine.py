@@ -60,6 +60,8 @@ class Holder:
     def __init__(self) -> None:
         self.offers: list[Offer] = []
 
+    def told(self, text: str) -> None: ...
+
     def deliver(self, offer: Offer) -> None:
         self.offers.append(offer)
 
@@ -266,6 +268,8 @@ async def test_who_waits_for_a_commit_waits_for_the_one_with_its_own_change(path
     engine = LocalEngine(store)
 
     class Nobody:
+        def told(self, text: str) -> None: ...
+
         def deliver(self, offer: object) -> None: ...
         def flush(self) -> None: ...
         def lost(self, lease: int | None = None) -> None: ...

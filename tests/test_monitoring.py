@@ -205,6 +205,7 @@ CASES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
     "SolarWindSilentInstance": ({point("silent instance"): YES}, {point("silent instance"): NO}),
     "SolarWindWebhookFailing": ({point("webhook failing"): YES}, {point("webhook failing"): NO}),
     "SolarWindHeldBack": ({point("held back"): YES}, {point("held back"): NO}),
+    "SolarWindSchema": ({point("schema"): YES}, {point("schema"): NO}),
     "SolarWindScheduleMissed": ({point("schedule missed"): YES}, {point("schedule missed"): NO}),
     "SolarWindScheduleStuck": ({point("schedule stuck"): YES}, {point("schedule stuck"): NO}),
     "SolarWindPaused": ({point("paused"): YES}, {point("paused"): NO}),

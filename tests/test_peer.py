@@ -296,6 +296,8 @@ class Collecting:
     def __init__(self) -> None:
         self.offers: list[Offer] = []
 
+    def told(self, text: str) -> None: ...
+
     def deliver(self, offer: Offer) -> None:
         self.offers.append(offer)
 

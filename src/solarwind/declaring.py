@@ -9,14 +9,19 @@ from typing import Any, Literal
 from msgspec import UNSET, UnsetType
 
 from .errors import BadName, ConflictError
+from .logs import limited
 from .names import MAX_SCHEDULE, check_topic
 from .operations import Asking, Internal
 from .options import check_keep, check_keep_bytes
 from .payload import encode
+from .service.typed import TypedTopic, typed_topic
 
 
 class Declaring(Asking):
     """What this process declares: with its start, and from then on at once."""
+
+    _typed: dict[str, TypedTopic]
+    _plain_thread: int
 
     def __init__(self) -> None:
         self._settings: dict[str, tuple[float | UnsetType | None, int | UnsetType | None]] = {}
@@ -36,13 +41,23 @@ class Declaring(Asking):
         *,
         keep: float | timedelta | UnsetType | None = UNSET,
         keep_bytes: int | UnsetType | None = UNSET,
+        schema: Any = UNSET,
     ) -> None:
-        """Set how much history a topic keeps: events up to `keep` old (seconds, or a timedelta), `keep_bytes` at most.
+        """State how much history a topic keeps, events up to `keep` old (seconds, or a timedelta), `keep_bytes` at
+        most; and with `schema` of which type the payloads are that are fired there.
 
         An argument that is left out changes nothing. `keep=None` restores the dispatcher's default, `keep_bytes=None`
-        removes the limit. Pending events and dead letters of a purpose are always kept.
+        removes the limit. Pending events and dead letters of a purpose are always kept. `schema` is a type as handlers
+        are annotated with: this process then fires nothing else on the topic (`BadPayload`), and the dispatcher knows
+        it; the log says which purposes cannot read all of it. Raise `BadName` and `BadArgument`.
         """
         check_topic(name)
+        if not isinstance(schema, UnsetType):
+            self._typed[name] = typed_topic(name, schema)
+            self._plain_thread = 0  # each fire looks whether its topic is one of these
+            self._declare_soon(lambda: self._declare_schema(name))
+            if isinstance(keep, UnsetType) and isinstance(keep_bytes, UnsetType):
+                return
         before = self._settings.get(name, (UNSET, UNSET))
         setting = (
             before[0] if isinstance(keep, UnsetType) else check_keep(keep),
@@ -77,6 +92,8 @@ class Declaring(Asking):
         Declared while it runs, what the dispatcher refuses is logged; else the start raises it.
         """
         data, content = encode(payload)
+        if topic in self._typed:
+            self._typed[topic].check(data, content)
         stated = {"topic": topic, "every": every, "payload": data, "content": content, "zone": zone, "missed": missed}
         if name is None:
             Internal.declare_schedule.request(stated | {"name": "_"})  # of what was stated, before the name made of it
@@ -100,8 +117,14 @@ class Declaring(Asking):
     async def _declare(self, name: str) -> None:
         await Internal.declare_schedule(self._engine, name=name, **self._declared[name])
 
+    async def _declare_schema(self, name: str) -> None:
+        if text := await Internal.declare_schema(self._engine, name, self._typed[name].schema):
+            limited.warning(("schema", name), "%s", text)
+
     async def _declare_all(self) -> None:
         for name, setting in self._settings.items():
             await Internal.keep(self._engine, name, *setting)
+        for name in list(self._typed):
+            await self._declare_schema(name)
         for name in list(self._declared):
             await self._declare(name)

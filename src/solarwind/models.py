@@ -321,6 +321,13 @@ class _Parts:
             self.look(hint)
 
 
+def json_schema(type_: Any) -> dict[str, Any]:
+    """Return the JSON Schema of what pydantic reads as a `type_`, with the aliases of its fields. It may raise
+    anything."""
+    found: dict[str, Any] = sys.modules["pydantic"].TypeAdapter(type_).json_schema(by_alias=True, mode="validation")
+    return found
+
+
 # Faults ---------------------------------------------------------------------------------------------------------
 
 

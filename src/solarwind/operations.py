@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from .describing import Describing, Stating
 from .engine import merging
 from .engine.arguments import PARTS
 from .engine.base import Engine
@@ -465,7 +466,7 @@ class Operator:
     )
 
 
-class Internal(Operator, Sending):
+class Internal(Operator, Sending, Describing, Stating):
     """The operations that services need besides, and the setting of how much history a topic keeps."""
 
     topic = Operation(Operations.topic, repeat="question", http=Http("GET", _TOPIC, "A topic, and its history"))
@@ -527,7 +528,7 @@ class Internal(Operator, Sending):
     watch = Operation(Operations.watch, right="watch", to="engine", repeat="always")
 
 
-class Asking(Operator, Sending):
+class Asking(Operator, Sending, Describing):
     """The part of a `SolarWind` that calls its engine's operations, from any loop."""
 
     _engine: Engine
@@ -596,4 +597,4 @@ def _rows(tables: Iterable[type]) -> dict[str, Operation[..., Any]]:
     return {name: each for of in tables for name, each in vars(of).items() if isinstance(each, Operation)}
 
 
-OPERATIONS = _rows((Operator, Sending, Internal))
+OPERATIONS = _rows((Operator, Sending, Describing, Stating, Internal))

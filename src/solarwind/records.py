@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -189,7 +189,7 @@ class StoreInfo(msgspec.Struct, frozen=True, gc=False):
 AttentionKind = Literal[
     "nobody up", "failing", "store full", "delayed events stuck", "no owner", "store nearly full", "dead letters",
     "silent instance", "webhook failing", "webhook paused", "held back", "paused", "schedule missed", "schedule stuck",
-    "clock", "outbox",
+    "clock", "outbox", "schema",
 ]  # fmt: skip
 
 
@@ -475,6 +475,21 @@ class PayloadTypes(msgspec.Struct, frozen=True):
     types: dict[str, int]
     fields: tuple[FieldTypes, ...]
     more: bool
+
+
+class SchemaInfo(msgspec.Struct, frozen=True):
+    """What is known of a topic's payloads: with `purpose` "", what producers state; else what a version of a purpose
+    reads, and how it is handed out: its `exchange`, `key` and `retry`. `schema` is a JSON Schema, None where none was
+    stated. `fires` are the topics on which its handlers fired, as far as this dispatcher has seen."""
+
+    topic: str
+    purpose: str = ""
+    version: int = 0
+    exchange: str = ""
+    key: str | None = None
+    retry: dict[str, float] | None = None
+    schema: dict[str, Any] | None = None
+    fires: tuple[str, ...] = ()
 
 
 class DelayedEvent(msgspec.Struct, frozen=True):

@@ -13,6 +13,7 @@ from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from .asyncapi import document
 from .core.effects import Join
 from .declaring import Declaring
 from .engine.base import NOTHING, Engine, Since
@@ -27,15 +28,12 @@ from .limits import Limits
 from .logs import limited
 from .loops import on_own_loop
 from .operations import Internal
-from .options import (
-    check_engine,
-    check_seconds,
-    check_token,
-    check_type,
-)
+from .options import check_engine, check_seconds, check_token, check_type
 from .outbox.effects import Effects
+from .records import SchemaInfo
+from .schema import read_schema
 from .service.middleware import Middleware, check_middleware
-from .service.registration import Registration, handled_here, stated
+from .service.registration import Registration, described, handled_here, stated
 from .service.runner import handling
 from .service.settling import wait_idle
 from .service.stream import Reader, Stream, check_free
@@ -149,6 +147,13 @@ class SolarWind(Life, Registering, Effects, Declaring):
         self._check_not_running()
         self._around.middlewares.append(function)
         return function
+
+    def asyncapi(self, title: str = "Solar Wind application", version: str = "0.1.0") -> dict[str, Any]:
+        """Return the AsyncAPI document of its handlers, and of the topics that it states: see `solarwind docs`. It need
+        not run. `version` is that of the application."""
+        stated = {name: SchemaInfo(name, schema=read_schema(each.schema)) for name, each in self._typed.items()}
+        ticks = [SchemaInfo(each["topic"]) for each in self._declared.values() if each["topic"] not in stated]
+        return document([*stated.values(), *ticks, *described(self._registrations)], title=title, version=version)
 
     @on_own_loop
     async def joined(self) -> None:

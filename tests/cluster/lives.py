@@ -97,6 +97,8 @@ class Confirming:
         self._life = life
         self._tasks: set[asyncio.Task[None]] = set()
 
+    def told(self, text: str) -> None: ...
+
     def deliver(self, offer: Offer) -> None:
         self._spawn(self._handle(offer))
 

@@ -386,6 +386,8 @@ async def test_a_process_that_stood_still_takes_nobody_for_gone(
 class Inert:
     """A receiver of nothing."""
 
+    def told(self, text: str) -> None: ...
+
     def deliver(self, offer: Offer) -> None:
         """Do nothing: it gets nothing."""
 

@@ -2,7 +2,8 @@
 
 It packs each of `PACKAGES` with npm, writes the files that are wanted, with their licence, and what they are into
 `vendor.lock`. With the name of one of `TOOLS` and the path of a file it writes that there instead, if it is as the lock
-says: axe-core, with which tests look at the pages, or ESLint, with which the modules are linted.
+says: axe-core, with which tests look at the pages, ESLint, with which the modules are linted, or AsyncAPI's parser,
+with which documents are checked.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ VENDOR = Path(__file__).parents[2] / "src" / "solarwind" / "console" / "vendor"
 LOCK = VENDOR / "vendor.lock"
 AXE = "axe-core"
 ESLINT = "eslint-linter-browserify"  # ESLint's linter without its command, as one file that needs no other
-TOOLS = (AXE, ESLINT)
+ASYNCAPI = "@asyncapi/parser"
+TOOLS = (AXE, ESLINT, ASYNCAPI)
 
 
 class Package(NamedTuple):
@@ -38,6 +40,7 @@ PACKAGES = {
     "@preact/signals": Package("2.11.4", {"dist/signals.mjs": "signals.js"}),
     AXE: Package("4.14.1", {"axe.min.js": "axe.js"}),
     ESLINT: Package("10.11.0", {"linter.mjs": "eslint.mjs"}),
+    ASYNCAPI: Package("3.6.3", {"browser/index.js": "asyncapi.js"}),
 }
 # There is no import map, which would be inline: so packages are imported as the files that they are here.
 IMPORTS = {

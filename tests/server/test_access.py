@@ -171,12 +171,14 @@ OTHERS: dict[tuple[str, str], str] = {
     ("GET", "/metrics"): "watch",
     ("GET", "/healthz"): "open",
     ("GET", "/readyz"): "open",
+    ("GET", "/asyncapi.json"): "watch",
     ("GET", "/openapi.json"): "open",
 }
 # What changes nothing may be asked by who may watch, and all else by operators only. So it is of any operation to come;
 # `idle` and `left` may besides be asked about purposes that the connection has instances of.
 CALLS = {name: "watch" if each.repeat == "question" else "admin" for name, each in OPERATIONS.items()}
-CALLS |= {"idle": "own", "left": "own", "watch": "watch", "declare_schedule": "fire", "note_relay": "relay"}
+CALLS |= {"idle": "own", "left": "own", "watch": "watch", "declare_schedule": "fire", "declare_schema": "fire"}
+CALLS |= {"note_relay": "relay"}
 DOORS = OTHERS | {
     (each.http.method, each.http.path): CALLS[name] for name, each in OPERATIONS.items() if each.http is not None
 }
@@ -305,6 +307,7 @@ GIVEN = {
     "every": "1d",
     "database": "sqlite:///shop.db",
     "process": "shop/42",
+    "schema": b"{}",
 }
 ARGUMENTS: dict[str, dict[str, Any]] = {
     name: {each: GIVEN[each] for each in operation.message.__struct_fields__ if each in GIVEN}

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from solarwind import BadArgument, BadName, Event, SolarWind, wire
 from solarwind.cli.operations import follow, register
+from solarwind.describing import Describing
 from solarwind.engine.answers import Page
 from solarwind.engine.arguments import Limit, Purpose, Topic, Version, Wait
 from solarwind.engine.local import LocalEngine
@@ -289,7 +290,7 @@ def test_an_operation_is_a_method_of_its_name_with_a_signature_and_a_sentence(na
     assert operation.name == name == operation.__name__
     assert operation.__doc__
     assert list(inspect.signature(operation).parameters)[1:] == list(operation.kinds)
-    public = {*vars(Operator), *vars(Sending)}
+    public = {*vars(Operator), *vars(Sending), *vars(Describing)}
     assert (getattr(SolarWind, name, None) is operation) == (name in public)
     if name in public:
         method = getattr(SolarWind("memory://"), name)

@@ -1,6 +1,7 @@
 """The command line: `solarwind`, or `python -m solarwind`.
 
     run, dev, new                             a service, one that somebody works on, and one to start from
+    docs                                      the AsyncAPI document of an app, or of a dispatcher
     serve, token                              a dispatcher for many processes, and who may use it
     ui, mcp                                   the console, and the same questions for an assistant, on any dispatcher
     fire, listen                              events in and out
@@ -28,7 +29,7 @@ from typer.core import TyperGroup
 
 from ..errors import SolarWindError
 from ..systems import posix_needed
-from . import copy, dev, events, examples, mcp, new, operations, outbox, store, token, top, ui
+from . import copy, dev, docs, events, examples, mcp, new, operations, outbox, store, token, top, ui
 from . import run as service
 from . import serve as server
 from .options import JsonOption
@@ -75,6 +76,7 @@ _GROUPS = {
 app.command(rich_help_panel=_RUNS)(service.run)
 app.command(rich_help_panel=_RUNS)(dev.dev)
 app.command(rich_help_panel=_RUNS)(new.new)
+app.command(rich_help_panel=_RUNS)(docs.docs)
 app.command(rich_help_panel=_RUNS)(server.serve)
 app.add_typer(token.app, name="token", rich_help_panel=_RUNS)
 app.command(rich_help_panel=_EVENTS)(events.fire)

@@ -22,7 +22,7 @@ class Join(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_field
     on; None leaves it as stated before, which is `Retry()` for a new version. `rollout` is what becomes of a version
     that is first seen beside others: "newest", it is current; "hold", it gets nothing yet; "shadow", it gets
     copies of what the current one gets; or it has that share. `delay_ns` is how long after it was accepted, or was due,
-    the version gets an event.
+    the version gets an event. `schema` is what its handler reads, a JSON Schema, for the engine to keep.
     """
 
     topic: str
@@ -38,6 +38,7 @@ class Join(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_field
     process: str = ""
     rollout: str | float = "newest"
     delay_ns: int = 0
+    schema: bytes = b""
 
 
 class Failure(msgspec.Struct, frozen=True, array_like=True):

@@ -32,6 +32,7 @@ from ..options import (
     check_type,
 )
 from ..schedule import TICKS
+from ..schema import read_schema
 from ..shares import check_share
 from ..store.base import BatchPlace
 from .base import Since as When
@@ -172,6 +173,13 @@ def _payload(value: Any, name: str) -> bytes:
     return value
 
 
+def _schema(value: Any, name: str) -> bytes:
+    if not isinstance(value, bytes):
+        raise BadArgument(f"expected {name}, a JSON Schema as bytes, got {shown(value)}")
+    read_schema(value)
+    return value
+
+
 def _every(value: Any, name: str) -> str:
     if not isinstance(value, str):
         raise BadArgument(f"expected {name} as {TICKS}, got {shown(value)}")
@@ -229,6 +237,7 @@ HookName = Annotated[str, ArgumentKind("hook", lambda value, name: check_webhook
 ScheduleName = Annotated[str, ArgumentKind("schedule", lambda value, name: check_schedule(value), str)]
 Payload = Annotated[bytes, ArgumentKind("payload", _payload, bytes)]
 Content = Annotated[str, ArgumentKind("content", lambda value, name: check_content(_text(value, name)), str)]
+PayloadSchema = Annotated[bytes, ArgumentKind("schema", _schema, bytes)]
 Every = Annotated[str, ArgumentKind("every", _every, str)]
 Zone = Annotated[str, ArgumentKind("zone", _zone, str)]
 Missed = Annotated[Literal["skip", "once"], ArgumentKind("missed", _missed, str)]

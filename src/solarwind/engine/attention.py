@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .release import Releaser
     from .room import Room
     from .schedules import Scheduler
+    from .schemas import Schemas
     from .wall import WallClock
 
 _NEAR = 20  # a store is nearly full where less than one part in so many is free,
@@ -45,6 +46,7 @@ class Facts(msgspec.Struct, frozen=True):
     scheduler: Scheduler
     wall: WallClock
     relays: RelayNotes
+    schemas: Schemas
 
 
 async def find(facts: Facts) -> list[Attention]:
@@ -197,6 +199,14 @@ def paused(facts: Facts, purpose: Purpose) -> Iterator[Attention]:
         yield _of(purpose, "paused", "low", purpose.paused, text, command("resume", names=purpose.key))
 
 
+def unreadable(facts: Facts, purpose: Purpose) -> Iterator[Attention]:
+    """Say that not all that comes can be read as the current version states."""
+    if found := facts.schemas.fault_of(purpose, purpose.pending(_end(facts, purpose))):
+        fault, since = found
+        text = f"{fault[:1].upper()}{fault[1:]}"
+        yield _of(purpose, "schema", "medium", since, text, command("types", names=(purpose.topic,)))
+
+
 OF_ENGINE: tuple[Callable[[Facts], Iterator[Attention]], ...] = (
     store_refuses,
     store_nearly_full,
@@ -213,6 +223,7 @@ OF_PURPOSES: tuple[Callable[[Facts, Purpose], Iterator[Attention]], ...] = (
     dead_letters,
     silent_instances,
     paused,
+    unreadable,
 )
 
 

@@ -40,6 +40,10 @@ class Receiver(Protocol):
         """Note that the events in hand, of this lease or of all, are no longer its own; more may come."""
         ...
 
+    def told(self, text: str) -> None:
+        """Note what is to be said to who joined, though it may: not all that comes can be read as it states."""
+        ...
+
     def close(self, reason: str) -> None:
         """Note that the purpose is gone: nothing more comes, and reports do not count."""
         ...

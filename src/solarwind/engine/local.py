@@ -47,6 +47,7 @@ from .room import Room
 from .running import log_stale, refuse
 from .sampling import Sampler
 from .schedules import Scheduler
+from .schemas import Schemas, without_schema
 from .tasks import Tasks, end_tasks
 from .wall import SAID_NS, WallClock, in_time_of
 from .watch import Watch
@@ -118,6 +119,7 @@ class LocalEngine(Operations):
         self._nobody_up = NobodyUp(self._dispatcher, self._clock)
         self._scheduler = Scheduler(store, self.submit, self._clock, self._spawn)
         self._relays = RelayNotes(self._clock)
+        self._schemas = Schemas(lambda: store.definitions, self._clock)
         self._idle_waits = IdleWaits(self._dispatcher.has_work, self._commits, self._clock)
 
     # Life ---------------------------------------------------------------------------------------------
@@ -199,6 +201,7 @@ class LocalEngine(Operations):
         self._trimmer.stop()
         self._nobody_up.stop()
         self._scheduler.stop()
+        self._schemas.stop()
         self._alarm.stop()
         await self._tasks.end()
         if self._committer is not None:
@@ -291,9 +294,11 @@ class LocalEngine(Operations):
         except Exception as error:  # half of it must not be committed
             self._tasks.broken("what an instance reported", error)
             return False
+        found = self._dispatcher.instances.get(report.instance) if fired or not counts else None
         if not counts:
-            found = self._dispatcher.instances.get(report.instance)
             log_stale(found[0].join if found is not None else None, report.instance, report.lease)
+        elif found is not None:
+            self._schemas.note_fired(found[0].join, fired)
         self._carry_out()
         return counts
 
@@ -507,11 +512,13 @@ class LocalEngine(Operations):
             await self._caught_up([join.topic])
         async with self._trimmer.guard:
             position = await self._position(join.topic, since)
-            instance = self._dispatcher.join(join, position, self._clock.now())
+            instance = self._dispatcher.join(without_schema(join), position, self._clock.now())
         self._receivers[instance] = receiver
         self._carry_out()
         try:
             await self._committed()
+            if join.schema:
+                await self._schemas.joined(join, receiver)
         except BaseException:  # the caller does not wait for it any more
             await self.leave(instance)
             raise

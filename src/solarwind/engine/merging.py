@@ -14,6 +14,7 @@ from ..records import (
     PurposeInfo,
     RateCounts,
     RateHistory,
+    SchemaInfo,
     Statistics,
     StoreInfo,
     TopicInfo,
@@ -47,6 +48,11 @@ def _with_delayed(counts: D | None, other: D) -> D:
 
 def purposes_of_all(parts: Sequence[tuple[list[PurposeInfo], Owns]]) -> list[PurposeInfo]:
     return sorted((each for found, _ in parts for each in found), key=lambda each: (each.topic, each.purpose))
+
+
+def schemas_of_all(parts: Sequence[tuple[list[SchemaInfo], Owns]]) -> list[SchemaInfo]:
+    found = [each for infos, owns in parts for each in infos if owns(each.topic)]
+    return sorted(found, key=lambda each: (each.topic, each.purpose, each.version))
 
 
 def instances_of_all(parts: Sequence[tuple[list[InstanceInfo], Owns]]) -> list[InstanceInfo]:

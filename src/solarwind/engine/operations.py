@@ -78,6 +78,7 @@ from .retries import RetryOperations
 from .rollouts import differences, rollout_info, states
 from .running import Running
 from .schedules import ScheduleOperations
+from .schemas import SchemaOperations, Schemas
 from .tracing import caused_by_version, effects_of, located, with_outcomes
 from .waiting import Waiting
 from .wall import WallClock
@@ -107,6 +108,7 @@ class Operations(
     KeepOperations,
     RetryOperations,
     ScheduleOperations,
+    SchemaOperations,
     RelayOperations,
     TypeOperations,
     WebhookOperations,
@@ -125,6 +127,7 @@ class Operations(
     _wall: WallClock
     _sampler: Sampler
     _scheduler: Scheduler
+    _schemas: Schemas
 
     @property
     def definitions(self) -> Definitions:
@@ -293,7 +296,9 @@ class Operations(
             self._scheduler,
             self._wall,
             self._relays,
+            self._schemas,
         )
+        await self._schemas.load()
         return sorted_attention(await attention.find(facts))[:limit]
 
     async def audit(self, after: After = None, limit: Limit = 1_000) -> Page[AuditEntry]:
@@ -467,6 +472,7 @@ class Operations(
         await self._caught_up()
         self._dispatcher.retire(topic, purpose, self._clock.now(), force=force)
         await self._carried_out(0)
+        await self._schemas.forget(topic, purpose)
 
     async def _carried_out(self, count: int) -> int:
         """Return `count` once what an operator changed is durable."""

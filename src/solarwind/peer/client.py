@@ -503,7 +503,10 @@ class Client(Running):
 
     async def _enter(self, member: _Member) -> None:
         generation, join, since = self._generation, msgspec.Raw(wire.encode(member.join)), wire.pack_since(member.since)
-        await self._ask(lambda ref: wire.Join(ref, member.number, join, since))
+        for text in await self._ask(lambda ref: wire.Join(ref, member.number, join, since)):
+            name = (member.join.topic, member.join.purpose, member.join.version)
+            limited.warning(("schema", *name), "%s", str(text)[:MAX_ERROR])
+            member.receiver.told(str(text)[:MAX_ERROR])
         member.generation = generation
 
     def report(self, report: Report, fired: Collection[Batch]) -> bool:

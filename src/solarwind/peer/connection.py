@@ -256,7 +256,7 @@ class Connection:
             await self._host.engine.leave(remote.instance, died=True)
         elif remote.leaving:
             self._host.engine.leaving(remote.instance)
-        yield []
+        yield remote.texts
 
     def _report(self, report: wire.Report) -> None:
         if report.ref:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 class RemoteInstance:
     """The engine's receiver for a client's instance. `local` is its number at the client."""
 
-    __slots__ = ("_connection", "instance", "joined", "last", "leaving", "local", "purpose", "topic")
+    __slots__ = ("_connection", "instance", "joined", "last", "leaving", "local", "purpose", "texts", "topic")
 
     def __init__(self, connection: Connection, local: int, join: effects.Join) -> None:
         self._connection = connection
@@ -23,6 +23,7 @@ class RemoteInstance:
         self.instance = 0  # at the engine; 0 until it is known
         self.joined: asyncio.Task[None] | None = None
         self.leaving = False
+        self.texts: list[str] = []  # that go with the answer to its registration
         self.last = 0  # of the connection's offers, the one it has the last part in
 
     def deliver(self, offer: effects.Offer) -> None:
@@ -35,6 +36,9 @@ class RemoteInstance:
     def lost(self, lease: int | None = None) -> None:
         """Pass it on to the client: the engine here may be a client itself."""
         self._connection.lost_instance(self, lease)
+
+    def told(self, text: str) -> None:
+        self.texts.append(text)
 
     def close(self, reason: str) -> None:
         self._connection.closed_instance(self, reason)

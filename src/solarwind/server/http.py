@@ -21,6 +21,7 @@ from . import console as page
 from . import events, feed, health, openapi, operate, take, viewers, webhooks
 from . import webhook_endpoints as hooks
 from .access import Grant
+from .asyncapi import asyncapi
 from .call import Call, ClientGone, problem, problem_of
 from .delivery import WebhookSpec
 from .endpoint import Endpoint, Right
@@ -87,6 +88,8 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint("GET", "/console", "open", page.begin, "The way to the console", statuses=(), page=True, of="console"),
     Endpoint("GET", "/console/{file}", "open", page.file, "The files of the console", "text/html", page=True,
               of="console"),
+    Endpoint("GET", "/asyncapi.json", "watch", asyncapi, "Topics, purposes and payloads, as AsyncAPI 3.1",
+              dict[str, Any]),
     Endpoint("GET", "/openapi.json", "open", _openapi, "This description", dict[str, Any]),
 )
 # fmt: on

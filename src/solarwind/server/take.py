@@ -217,6 +217,9 @@ class _Taking:
 
     # The engine's side
 
+    def told(self, text: str) -> None:
+        """Do nothing: it states no schema."""
+
     def deliver(self, offer: Offer) -> None:
         if self.full:
             asyncio.get_running_loop().call_soon(self._takes.give_back, offer)

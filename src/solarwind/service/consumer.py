@@ -168,6 +168,9 @@ class Consumer:
                 work.withdraw()
                 self._in_doubt.add(work)
 
+    def told(self, text: str) -> None:
+        """Do nothing: the engine has logged it."""
+
     def _renew_certainty(self) -> None:
         """Note until when its events are certainly its own. It renews the lease each fifth of the lease's time, but a
         lease begins when the offer is sent. Over a link that delays messages by more than two fifths of it, no lease

@@ -37,6 +37,7 @@ from .group import ORDER, Group, IdNumbers
 from .middleware import Handing, run_around, run_now
 from .receipts import HELD_BYTES, Fired, HeldEvents, HeldReceipt, Receipt, Receipts, SentReceipt
 from .runner import handling
+from .typed import TypedTopic
 
 log = logging.getLogger("solarwind")
 
@@ -68,6 +69,7 @@ class Firing:
         self._thread_id = 0
         self._plain_thread = 0  # where a fire without options is only put into the buffer
         self._around = Around()
+        self._typed: dict[str, TypedTopic] = {}  # topics with a schema that is stated here
         self._buffer = ProducerBuffer(limits)
         self._foreign = ProducerBuffer(limits)  # fired from other threads
         self._later = ProducerBuffer(limits, later=True)  # to be delayed, from any thread
@@ -89,7 +91,7 @@ class Firing:
     def _begin_firing(self, loop: asyncio.AbstractEventLoop, engine: Engine) -> None:
         """Accept events from here on, on this thread and loop, and on others."""
         self._thread_id = get_ident()
-        self._plain_thread = 0 if self._around.middlewares else self._thread_id
+        self._plain_thread = 0 if self._around.middlewares or self._typed else self._thread_id
         self._home = engine
         _STARTED.add(self)
         self._numbers = IdNumbers(engine.author)
@@ -160,10 +162,18 @@ class Firing:
             data, content = encode(payload)
         handled = handling.get()
         if options or handled is not None or get_ident() != self._plain_thread:
+            if self._typed:
+                self._check_typed(topic, [(data, content)])
             if self._around.middlewares:
                 return self._fire_through(topic, data, content, handled, options)
             return self._fire_with(topic, data, content, handled, options)
         return self._buffer.add(topic, data, content)
+
+    def _check_typed(self, topic: str, encoded: Iterable[tuple[bytes, str]]) -> None:
+        """Raise `BadPayload` for payloads that are not of the type that was stated for their topic."""
+        if (typed := self._typed.get(topic)) is not None:
+            for data, content in encoded:
+                typed.check(data, content)
 
     def _fire_through(
         self, topic: str, data: bytes, content: str, handled: Event | None, options: FireOptions
@@ -289,6 +299,7 @@ class Firing:
         check_topic(topic)
         given = check_payloads(payloads)
         encoded = list(map(encode, given))
+        self._check_typed(topic, encoded)
         options = FireOptions(
             at=at, after=after, expires=expires, cause=cause, extensions=extensions, now=now, within=within
         )
@@ -348,6 +359,7 @@ class Firing:
         if unknown := options.keys() - EventOptions.__annotations__.keys():
             raise TypeError(f"fire() got an unexpected keyword argument {min(unknown)!r}")
         encoded = (payload, BYTES) if type(payload) is bytes else encode(payload)
+        self._check_typed(topic, [encoded])
         if not self._around.middlewares:
             return self._prepared(topic, encoded, options)
         return self._through(topic, [encoded], options, lambda changed: self._prepared(topic, encoded, changed))
@@ -364,6 +376,7 @@ class Firing:
         """Return an event for each payload: see `prepare`, and for the columns `fire_many`."""
         given = check_payloads(payloads)
         encoded = list(map(encode, given))
+        self._check_typed(topic, encoded)
         nothing = [None] * len(given)
         each_key = _keys(given, key, keys) or nothing
         each_id = _column("ids", ids, len(given), check_id) or nothing

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextvars import Context
 from datetime import timedelta
 from inspect import ismethod
 from typing import Any
 
 import msgspec
+from msgspec import UNSET
 
 from ..core.effects import Join
 from ..engine.base import Engine, Since
@@ -20,6 +21,8 @@ from ..names import check_purpose, check_topic
 from ..options import check_count, check_seconds, check_since, check_type
 from ..origin import this_process
 from ..plugins import load_exchange, registered
+from ..records import SchemaInfo
+from ..schema import read_schema, schema_of
 from ..shares import SHADOW, Share, check_rollout
 from ..timing import MAX_DELAY_NS, check_delay
 from .bound import Around, bound
@@ -67,6 +70,12 @@ class Registration(msgspec.Struct, eq=False):
     instance: int = 0
     joining: asyncio.Task[None] | None = None
 
+    @property
+    def described(self) -> Join:
+        """What it joins with: with the schema of what the handler reads."""
+        schema = b"" if self.handler.reads is UNSET else schema_of(self.handler.reads)
+        return msgspec.structs.replace(self.join, schema=schema)
+
     async def enter(
         self, engine: Engine, begun: asyncio.Event, limits: Limits, context: Context, around: Around
     ) -> None:
@@ -74,7 +83,7 @@ class Registration(msgspec.Struct, eq=False):
         handler = bound(self.handler, around)
         runner = Runner(engine, self.join, handler, self.concurrency, begun, limits, context)
         try:
-            self.instance = await engine.join(handled_here(self.join), self.since, runner)
+            self.instance = await engine.join(handled_here(self.described), self.since, runner)
         except BaseException:
             await runner.stop(0)
             raise
@@ -91,6 +100,18 @@ class Registration(msgspec.Struct, eq=False):
                 await runner.stop(grace)
             finally:
                 await engine.leave(self.instance)
+
+
+def described(registrations: Iterable[Registration]) -> list[SchemaInfo]:
+    """Return what handlers read, and how their purposes are handed out: one for each version."""
+    found: dict[tuple[str, str, int], SchemaInfo] = {}
+    for each in registrations:
+        join = each.described
+        schema = read_schema(join.schema) if join.schema else None
+        retry = msgspec.structs.asdict(join.retry or Retry())
+        info = SchemaInfo(join.topic, join.purpose, join.version, join.exchange, join.key, retry, schema)
+        found.setdefault((join.topic, join.purpose, join.version), info)
+    return [found[name] for name in sorted(found)]
 
 
 def stated(
@@ -136,6 +157,8 @@ def check_join(join: Join, since: Since) -> None:
             raise BadArgument(f"expected {what} of at most {MAX_ORIGIN:,} characters, got {len(name):,}")
     check_since(since)
     check_rollout(join.rollout)
+    if join.schema:
+        read_schema(join.schema)
     found = registered.lookup(join.exchange)
     if found is None or found.pends:
         return

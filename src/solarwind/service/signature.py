@@ -56,6 +56,7 @@ class Handler(msgspec.Struct, frozen=True):
     batch: int = MAX_BATCH
     needs: Needs | None = None
     around: Any = None  # the `Bound` of `call`, where something is around it
+    reads: Any = msgspec.UNSET  # the type of an event's payload, where it gets that
 
 
 class _Parameter(msgspec.Struct, frozen=True):
@@ -107,7 +108,8 @@ def inspect_handler(function: Callable[..., Any], batch: int | None = None) -> H
     if not is_async and (wraps_async(outer, inner) or _returns_awaitable(function, inner)):
         is_async, call = True, _awaited(call)
     needs = _needs(function, found, wants, decode, is_batch) if wants else None
-    return Handler(name, named.__name__, call, is_async, is_batch, is_raw, batch or MAX_BATCH, needs)
+    reads = payloads[0].type_ if payloads else msgspec.UNSET
+    return Handler(name, named.__name__, call, is_async, is_batch, is_raw, batch or MAX_BATCH, needs, reads=reads)
 
 
 def _unwrapped(function: Any) -> tuple[Any, Any]:

@@ -37,6 +37,7 @@ from .rules.place import LocalPlace, Place, a_while, on_loop, until  # noqa: E40
 from .rules.resending import ResendingRules  # noqa: E402
 from .rules.rollouts import RolloutRules  # noqa: E402
 from .rules.schedules import ScheduleRules  # noqa: E402
+from .rules.schemas import SchemaRules  # noqa: E402
 from .rules.service import ServiceRules  # noqa: E402
 from .rules.shadows import ShadowRules  # noqa: E402
 from .rules.timing import TimingRules  # noqa: E402
@@ -64,6 +65,7 @@ class EngineContract(
     ResendingRules,
     RolloutRules,
     ScheduleRules,
+    SchemaRules,
     ServiceRules,
     ShadowRules,
     TimingRules,

@@ -1,0 +1,276 @@
+"""The schemas of payloads: what producers state for a topic, and what each version of a purpose reads.
+
+They are definitions of the store, one for each topic or version, so that they outlive their processes and are the same
+for all owners. Whether all that comes can be read is looked at when one of them is stated: the answer is kept with the
+version's, said in the log and to who joins, and is among what needs a person while events may pend because of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection, Iterator
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from ..batch import Batch
+from ..core.effects import Join
+from ..core.state import Statement
+from ..errors import SolarWindError
+from ..logs import limited
+from ..records import SchemaInfo
+from ..schema import read_schema, unreadable
+from ..store.definitions import Definition, Definitions
+from .arguments import PayloadSchema, Topic
+from .clock import Clock
+
+if TYPE_CHECKING:  # a client of a server needs the table of operations, and nothing of a dispatcher
+    from ..core.dispatcher import Dispatcher
+    from ..core.purpose import Purpose as LivePurpose
+    from .base import Receiver
+
+log = logging.getLogger("solarwind")
+
+KIND = "schema"
+MAX_SCHEMAS = 2_000  # that are kept
+MAX_TOGETHER = 8 << 20  # bytes of them
+MAX_FIRES = 100  # topics that are noted of a version's handlers
+_Name = tuple[str, str, int]  # topic, purpose and version; no purpose, and 0, of what producers state
+
+
+class _Kept(msgspec.Struct, frozen=True):
+    """A schema as it is stored. `fault` is why its version cannot read all that comes, since when."""
+
+    name: _Name
+    schema: bytes
+    fault: str = ""
+    since: int = 0
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(_Kept).decode
+
+
+class Schemas:
+    """The schemas that a dispatcher knows."""
+
+    def __init__(self, definitions: Callable[[], Definitions], clock: Clock) -> None:
+        self._definitions_of = definitions
+        self._clock = clock
+        self._known: dict[_Name, _Kept] | None = None  # once they were asked for
+        self._bytes = 0
+        self._fires: dict[_Name, dict[str, None]] = {}  # the topics that handlers fired on
+        self._unwatch: Callable[[], None] = lambda: None
+        self._loading = asyncio.Lock()
+        self._early: list[Definition] = []  # that were changed meanwhile
+
+    @property
+    def _definitions(self) -> Definitions:
+        return self._definitions_of()
+
+    def stop(self) -> None:
+        """Look no more at what others change."""
+        self._unwatch()
+
+    # Known --------------------------------------------------------------------------------------------
+
+    async def load(self) -> dict[_Name, _Kept]:
+        """Return all of them."""
+        async with self._loading:
+            if self._known is None:
+                self._unwatch = self._definitions.watch(KIND, self._told)
+                found = await self._definitions.list(KIND)
+                self._known = {}
+                for each in sorted([*found, *self._early], key=lambda each: each.number):
+                    self._told(each)
+                self._early.clear()
+        return self._known
+
+    def _told(self, definition: Definition) -> None:
+        if self._known is None:
+            self._early.append(definition)
+            return
+        topic, purpose, version = definition.name.split("\n")
+        before = self._known.pop((topic, purpose, int(version)), None)
+        self._bytes -= 0 if before is None else len(before.schema)
+        if definition.value is not None:
+            kept = _decode(definition.value)
+            self._known[kept.name] = kept
+            self._bytes += len(kept.schema)
+
+    async def _put(self, kept: _Kept) -> None:
+        """Store it, if it is new. What is too much is left out, and said."""
+        known = await self.load()
+        before = known.get(kept.name)
+        if before == kept:
+            return
+        size = self._bytes - (0 if before is None else len(before.schema)) + len(kept.schema)
+        if size > MAX_TOGETHER or (before is None and len(known) >= MAX_SCHEMAS):
+            limited.warning(
+                ("schemas", "full"),
+                "the schema of %s is not kept, since there are %s of %s bytes already: retire purposes that are over",
+                *(_shown(kept.name), f"{len(known):,}", f"{self._bytes:,}"),
+            )
+            return
+        await self._definitions.put(KIND, _text(kept.name), _encode(kept))
+
+    # Stated -------------------------------------------------------------------------------------------
+
+    async def joined(self, join: Join, receiver: Receiver) -> None:
+        """Note what a version reads, and tell who joins where that is not all that comes."""
+        name = (join.topic, join.purpose, join.version)
+        try:
+            known = await self.load()
+            before = known.get(name)
+            if before is not None and read_schema(before.schema) == read_schema(join.schema):
+                if before.fault:
+                    receiver.told(before.fault)
+                return
+            fault, fits = self._fault(name, join.schema)
+            await self._put(_Kept(name, join.schema, fault, self._clock.wall() if fault else 0))
+        except SolarWindError as error:
+            limited.warning(("schemas", *name), "the schema of %s is not kept: %s", _shown(name), error)
+            return
+        if fault:
+            limited.warning(("schema", *name), "%s", fault)
+            receiver.told(fault)
+        elif fits:
+            log.info("%s", fits)
+
+    def _fault(self, name: _Name, schema: bytes) -> tuple[str, str]:
+        """Return why a version cannot read all that comes, or else which other can be read."""
+        topic, _, version = name
+        assert self._known is not None
+        stated, before = self._known.get((topic, "", 0)), self._before(name)
+        if stated is not None:
+            return _compared(stated.schema, schema, name, f"what producers state of topic {topic!r}")
+        if before is not None:
+            which = "it" if before.name[2] == version else f"version {before.name[2]}"
+            return _compared(before.schema, schema, name, f"what {which} read before")
+        return "", ""
+
+    def _before(self, name: _Name) -> _Kept | None:
+        """Return what the version read before, or else the one before it."""
+        assert self._known is not None
+        if name in self._known:
+            return self._known[name]
+        earlier = [each for each in self._known if each[:2] == name[:2] and each[2] < name[2]]
+        return self._known[max(earlier)] if earlier else None
+
+    async def stated(self, topic: str, schema: bytes, dispatcher: Dispatcher) -> str:
+        """Note what producers state for a topic. Return which purposes cannot read it, in one sentence; "" for none."""
+        known = await self.load()
+        await self._put(_Kept((topic, "", 0), schema))
+        live = dispatcher.topics[topic].purposes
+        faults: list[str] = []
+        for name, kept in [each for each in known.items() if each[0][0] == topic and each[0][1]]:
+            what = f"what producers state of topic {topic!r}"
+            fault, _ = _compared(schema, kept.schema, name, what)
+            since = (kept.since if fault == kept.fault else self._clock.wall()) if fault else 0
+            await self._put(msgspec.structs.replace(kept, fault=fault, since=since))
+            purpose = live.get(name[1])
+            if fault and purpose is not None and purpose.active.version == name[2] and _pends(purpose):
+                faults.append(fault)
+        if not faults:
+            return ""
+        more = len(faults) - 1
+        text = faults[0] + (f"; and so it is for {more} more purpose{'s' * (more > 1)} of the topic" if more else "")
+        limited.warning(("schema", topic), "%s", text)
+        return text
+
+    async def forget(self, topic: str, purpose: str) -> None:
+        """Forget what a purpose reads, which is retired."""
+        for name in [each for each in await self.load() if each[:2] == (topic, purpose)]:
+            await self._definitions.remove(KIND, _text(name))
+        for name in [each for each in self._fires if each[:2] == (topic, purpose)]:
+            del self._fires[name]
+
+    # Asked --------------------------------------------------------------------------------------------
+
+    def note_fired(self, join: Join, fired: Collection[Batch]) -> None:
+        """Note on which topics the handlers of a version fire."""
+        fires = self._fires.setdefault((join.topic, join.purpose, join.version), {})
+        for batch in fired:
+            if len(fires) < MAX_FIRES:
+                fires[batch.topic] = None
+
+    def fault_of(self, purpose: LivePurpose, pending: int) -> tuple[str, int] | None:
+        """Return why the current version of a purpose cannot read all that comes, and since when. Where that is what
+        another version read, it matters only as long as events pend."""
+        known = self._known or {}
+        kept = known.get((purpose.topic, purpose.name, purpose.active.version))
+        if kept is None or not kept.fault or not _pends(purpose):
+            return None
+        return (kept.fault, kept.since) if pending or (purpose.topic, "", 0) in known else None
+
+    async def infos(self, dispatcher: Dispatcher, only: str | None) -> Iterator[SchemaInfo]:
+        """Return what is known of the topics of a dispatcher, or of one: what producers state, and each version."""
+        known = await self.load()
+
+        def listed() -> Iterator[SchemaInfo]:
+            for topic in sorted(dispatcher.topics) if only is None else [only] if only in dispatcher.topics else []:
+                if (stated := known.get((topic, "", 0))) is not None:
+                    yield SchemaInfo(topic, schema=read_schema(stated.schema))
+                for name, purpose in sorted(dispatcher.topics[topic].purposes.items()):
+                    for statement in sorted(purpose.statements.values(), key=lambda each: each.version):
+                        fires = tuple(sorted(self._fires.get((topic, name, statement.version), ())))
+                        yield _info(topic, name, statement, known.get((topic, name, statement.version)), fires)
+
+        return listed()
+
+
+def without_schema(join: Join) -> Join:
+    """Return a registration as the dispatcher gets it."""
+    return msgspec.structs.replace(join, schema=b"") if join.schema else join
+
+
+def _info(topic: str, name: str, statement: Statement, kept: _Kept | None, fires: tuple[str, ...]) -> SchemaInfo:
+    schema = None if kept is None else read_schema(kept.schema)
+    retry: dict[str, Any] = msgspec.structs.asdict(statement.retry)
+    return SchemaInfo(topic, name, statement.version, statement.exchange, statement.key, retry, schema, fires)
+
+
+def _pends(purpose: LivePurpose) -> bool:
+    exchange = purpose.exchanges.lookup(purpose.active.exchange)
+    return exchange is None or exchange.pends
+
+
+def _compared(written: bytes, read: bytes, name: _Name, what: str) -> tuple[str, str]:
+    """Return why a version cannot read all that `what` describes, or else that it can."""
+    faults = unreadable(read_schema(written), read_schema(read))
+    if not faults:
+        return "", f"{_shown(name)} reads all of {what}"
+    more = f", and {len(faults) - 1} more" if len(faults) > 1 else ""
+    return f"{_shown(name)} does not read all of {what}: {faults[0]}{more}; such an event becomes a dead letter", ""
+
+
+def _shown(name: _Name) -> str:
+    topic, purpose, version = name
+    return f"version {version} of purpose {purpose!r} on topic {topic!r}" if purpose else f"topic {topic!r}"
+
+
+def _text(name: _Name) -> str:
+    return "\n".join(map(str, name))
+
+
+class SchemaOperations:
+    """The part of an engine that knows the schemas of payloads."""
+
+    _dispatcher: Dispatcher
+    _schemas: Schemas
+
+    async def _caught_up(self) -> None:
+        raise NotImplementedError
+
+    async def schemas(self, topic: Topic | None = None) -> list[SchemaInfo]:
+        """Return what is known of the payloads of all topics, or of one: the schema that producers state, and the one
+        of each version of its purposes."""
+        await self._caught_up()
+        return list(await self._schemas.infos(self._dispatcher, topic))
+
+    async def declare_schema(self, topic: Topic, schema: PayloadSchema) -> str:
+        """State what producers fire on a topic, as a JSON Schema. Return in one sentence which purposes cannot read
+        all of it; "" where all can."""
+        self._dispatcher.topic(topic)
+        return await self._schemas.stated(topic, schema, self._dispatcher)
