@@ -135,6 +135,7 @@ PLACES = {
         server.asgi:Server.leave
         server.host:ServerHost.begin
         server.take:Takes._runs_on
+        contrib.otel:_Instrumentation.sent
         service.buffer:ProducerBuffer.send
         service.firing:Firing._give_up_later
         service.firing:Firing._limit

@@ -88,7 +88,8 @@ ARROWS = {
     "server": FOUNDATION
     | {"core", "engine", "operations", "options", "peer", "records", "plugins", "service", "shutdown", "urls"}
     | {"asyncapi", "server", "systems", "wind", "wire"},
-    "contrib": FOUNDATION | {"engine.base", "service.middleware", "wind"},
+    "contrib": FOUNDATION
+    | {"core.effects", "engine.base", "service.log_fields", "service.middleware", "service.signature", "wind"},
     "testing": None,  # anything but the command line
     "cli": None,  # anything but testing
     "__init__": FOUNDATION | {"core", "handlers", "records", "service.middleware", "wind"},

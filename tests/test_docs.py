@@ -36,6 +36,7 @@ SOLARWIND: Any = typer.main.get_command(app)  # the command line, as typer makes
 README, PYTHON, CLI = ROOT / "README.md", ROOT / "docs" / "PYTHON.md", ROOT / "docs" / "CLI.md"
 EFFECTS, SCHEMAS = ROOT / "docs" / "EFFECTS.md", ROOT / "docs" / "SCHEMAS.md"
 INDEX, ERRORS = ROOT / "docs" / "index.md", ROOT / "docs" / "ERRORS.md"
+OPENTELEMETRY = ROOT / "docs" / "OPENTELEMETRY.md"
 GUARANTEES = ROOT / "docs" / "GUARANTEES.md"
 COMING_FROM = sorted((ROOT / "docs" / "coming-from").glob("*.md"))
 A_PROGRAM_S = 240
@@ -69,7 +70,7 @@ def name_of(document: Path) -> str:
 
 def programs() -> Iterator[Any]:
     """Yield each block of Python that is a whole program, and the output that the document shows for it."""
-    for document in (README, INDEX, PYTHON, EFFECTS, ERRORS, SCHEMAS, *COMING_FROM):
+    for document in (README, INDEX, PYTHON, EFFECTS, ERRORS, SCHEMAS, OPENTELEMETRY, *COMING_FROM):
         all_blocks = [*blocks(document), Block("", "", 0)]
         for block, following in pairwise(all_blocks):
             if block.language == "python" and following.language == "text" and is_program(block):

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from ..logs import escape
+from ..service.log_fields import FIELDS
 from ..text import plain_json
 from .parent import WORKER
 
@@ -36,6 +37,7 @@ class _Json(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
             **self._who,
+            **{name: getattr(record, name) for name in FIELDS if hasattr(record, name)},
         }
         if record.exc_info:
             entry["error"] = record.exc_text or self.formatException(record.exc_info)

@@ -16,7 +16,6 @@ import msgspec
 
 from ..batch import Batch
 from ..core.effects import Join
-from ..core.state import Statement
 from ..errors import SolarWindError
 from ..logs import limited
 from ..records import SchemaInfo
@@ -28,6 +27,7 @@ from .clock import Clock
 if TYPE_CHECKING:  # a client of a server needs the table of operations, and nothing of a dispatcher
     from ..core.dispatcher import Dispatcher
     from ..core.purpose import Purpose as LivePurpose
+    from ..core.state import Statement
     from .base import Receiver
 
 log = logging.getLogger("solarwind")

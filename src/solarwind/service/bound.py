@@ -24,6 +24,7 @@ from ..failure import Reject
 from ..loops import running_loop
 from .dependencies import EVENT, Plan, Step, plan
 from .middleware import Handing, Middleware, run_around, run_now
+from .observing import Observer
 from .signature import Handler, refuse_unrun
 
 _TRACEBACK = BaseException.__dict__["__traceback__"].__get__  # an exception may have attributes that raise
@@ -33,11 +34,12 @@ Outcome = tuple[Any, BaseException | None]
 
 
 class Around(msgspec.Struct, eq=False):
-    """What is around the handlers and fires of a `SolarWind`: the middlewares, the first outermost, and what stands in
-    for dependencies, in tests."""
+    """What is around the handlers and fires of a `SolarWind`: the middlewares, the first outermost, what stands in for
+    dependencies, in tests, and who observes what travels, for tracing."""
 
     middlewares: list[Middleware] = msgspec.field(default_factory=list)
     overrides: dict[Any, Any] = msgspec.field(default_factory=dict)
+    observer: Observer | None = None
 
 
 class Run(Protocol):

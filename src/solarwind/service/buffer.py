@@ -20,6 +20,7 @@ from ..errors import Busy, SolarWindError, TooLarge, Unavailable
 from ..limits import Limits
 from ..names import check_topic
 from .group import MAX_WORDS, ORDER, Group, IdNumbers
+from .observing import Observer
 from .receipts import LEFT_BEHIND, SentPart, SentReceipt
 
 log = logging.getLogger("solarwind")
@@ -35,6 +36,8 @@ class ProducerBuffer:
     """Collects events until they are sent. One thread at a time adds; only the loop's thread sends.
 
     Before `open` and after `close` it refuses events."""
+
+    observer: Observer | None = None
 
     def __init__(self, limits: Limits, *, later: bool = False) -> None:
         """What enters its topic `later` is in a buffer of its own: it goes another way than the rest."""
@@ -270,12 +273,15 @@ class ProducerBuffer:
         """Submit the groups, on the loop."""
         for group in groups:
             try:
-                submitted = self._engine.submit(group.seal())
+                batch = group.seal()
+                submitted = self._engine.submit(batch)
             except Exception as error:  # an unexpected one too: whoever waits for acceptance would wait for ever
                 self._refused(group, error)
                 continue
             self._sent[submitted] = group
             submitted.add_done_callback(partial(self._settled, group))
+            if self.observer is not None:
+                self.observer.sent(batch, submitted)
 
     def _settled(self, group: Group, submitted: asyncio.Future[None]) -> None:
         self._sent.pop(submitted, None)

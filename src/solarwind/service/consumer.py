@@ -8,7 +8,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Sequence
-from time import monotonic, monotonic_ns
+from time import monotonic, monotonic_ns, time_ns
 
 import msgspec
 
@@ -23,6 +23,7 @@ from ..limits import Limits
 from ..origin import MACHINE, process_name
 from .group import MAX_WORDS, IdNumbers
 from .in_doubt import in_doubt
+from .observing import Observer
 from .receipts import Fired, HeldEvents
 
 log = logging.getLogger("solarwind")
@@ -102,6 +103,8 @@ class Work(msgspec.Struct, eq=False):
 
 class Consumer:
     """Receives offers, hands out work and reports what became of it. Only `Work` may be used off the loop's thread."""
+
+    observer: Observer | None = None
 
     def __init__(self, engine: Engine, join: Join, limits: Limits) -> None:
         self.join = join
@@ -336,7 +339,11 @@ class Consumer:
                 monotonic_ns() - work.since,
             )
             batches = self._seal(fired) if fired else ()
-            if not self._engine.report(report, batches) and not work.lost:
+            began = 0 if self.observer is None else time_ns()
+            counts = self._engine.report(report, batches)
+            if self.observer is not None:
+                self.observer.reported(self.join, work.offer, report, batches, began, counts)
+            if not counts and not work.lost:
                 self.lost(work.offer.lease)
             failed, returned = [], None
 

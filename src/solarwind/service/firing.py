@@ -96,6 +96,8 @@ class Firing:
         _STARTED.add(self)
         self._numbers = IdNumbers(engine.author)
         self._buffer.open(loop, engine, partial(loop.call_soon, self._flush))
+        for buffer in self._buffers:
+            buffer.observer = self._around.observer
         for buffer in (self._foreign, self._later):
             buffer.open(loop, engine, partial(loop.call_soon_threadsafe, self._flush_locked, buffer))
 

@@ -49,6 +49,11 @@ class Handing:
         return max((event.attempt for event in self.events), default=0)
 
     @property
+    def count(self) -> int:
+        """How many events it is about."""
+        return len(self._payloads) if self.kind == "fire" else len(self.events)
+
+    @property
     def payloads(self) -> list[Any]:
         """The payloads as handlers see them, as plain Python values; decoded on each use."""
         if self.kind == "handle":

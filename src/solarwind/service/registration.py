@@ -25,6 +25,7 @@ from ..records import SchemaInfo
 from ..schema import read_schema, schema_of
 from ..shares import SHADOW, Share, check_rollout
 from ..timing import MAX_DELAY_NS, check_delay
+from . import log_fields
 from .bound import Around, bound
 from .hints import innermost
 from .runner import Runner
@@ -80,8 +81,10 @@ class Registration(msgspec.Struct, eq=False):
         self, engine: Engine, begun: asyncio.Event, limits: Limits, context: Context, around: Around
     ) -> None:
         """Join, with a `Runner` that handles nothing before `begun`. Raise what the engine raises."""
+        log_fields.begin()
         handler = bound(self.handler, around)
         runner = Runner(engine, self.join, handler, self.concurrency, begun, limits, context)
+        runner.observer = around.observer
         try:
             self.instance = await engine.join(handled_here(self.described), self.since, runner)
         except BaseException:
