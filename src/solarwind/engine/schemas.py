@@ -35,6 +35,7 @@ log = logging.getLogger("solarwind")
 KIND = "schema"
 MAX_SCHEMAS = 2_000  # that are kept
 MAX_TOGETHER = 8 << 20  # bytes of them
+MAX_VERSIONS = 10  # of a purpose: the newest
 MAX_FIRES = 100  # topics that are noted of a version's handlers
 _Name = tuple[str, str, int]  # topic, purpose and version; no purpose, and 0, of what producers state
 
@@ -129,6 +130,8 @@ class Schemas:
                 return
             fault, fits = self._fault(name, join.schema)
             await self._put(_Kept(name, join.schema, fault, self._clock.wall() if fault else 0))
+            for older in sorted(each for each in known if each[:2] == name[:2])[:-MAX_VERSIONS]:
+                await self._definitions.remove(KIND, _text(older))
         except SolarWindError as error:
             limited.warning(("schemas", *name), "the schema of %s is not kept: %s", _shown(name), error)
             return

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from ...engine.schemas import MAX_VERSIONS
 from ...errors import BadArgument, BadPayload
 from ...event import Event
 from ...wind import SolarWind
@@ -101,6 +102,18 @@ class SchemaRules:
             await wind.joined()
             await until(lambda: self._is_current(wind, 3))
             assert await self._found(wind) == []
+
+    @on_loop
+    async def test_of_a_purpose_the_schemas_of_its_newest_versions_are_kept(self, place: Place) -> None:
+        async with place.open() as wind:
+            for version in range(1, MAX_VERSIONS + 3):
+
+                async def handle(video: Video) -> None: ...
+
+                wind.on("T", purpose="p", version=version)(handle)
+                await wind.joined()
+            known = [each.version for each in await wind.schemas("T") if each.schema is not None]
+            assert known == list(range(3, MAX_VERSIONS + 3))
 
     @on_loop
     async def test_what_producers_state_is_checked_when_it_is_fired_and_compared_with_who_reads_it(
