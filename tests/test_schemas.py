@@ -105,6 +105,11 @@ class Typed(TypedDict):
     name: str
 
 
+def name_of(each: Any) -> str:
+    """Return the name of a parametrized test, the same in each process."""
+    return str(getattr(each, "__name__", each))
+
+
 def schema(type_: Any) -> dict[str, Any]:
     return read_schema(schema_of(type_))
 
@@ -112,7 +117,7 @@ def schema(type_: Any) -> dict[str, Any]:
 # Of types -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("type_", [Any, object, msgspec.Raw, Event, lambda: 0], ids=str)
+@pytest.mark.parametrize("type_", [Any, object, msgspec.Raw, Event, schema_of], ids=name_of)
 def test_what_says_nothing_of_a_payload_has_no_schema(type_: Any) -> None:
     assert schema_of(type_) == b""
 
@@ -222,7 +227,9 @@ def test_what_is_no_json_schema_says_nothing_and_breaks_nothing(odd: dict[str, A
 # Stated -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("no_type", ["Video", {"type": "object"}, None, 5, b"{}", [int], lambda: 0, SolarWind], ids=str)
+@pytest.mark.parametrize(
+    "no_type", ["Video", {"type": "object"}, None, 5, b"{}", [int], schema_of, SolarWind], ids=name_of
+)
 def test_a_schema_that_is_no_type_of_a_payload_is_refused_in_one_sentence(no_type: Any) -> None:
     with pytest.raises(BadArgument, match=r"^expected (schema= to be a type|a payload type)") as refused:
         SolarWind("memory://").topic("T", schema=no_type)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .engine import merging
 from .engine.operations import Operations
-from .engine.request import Http, Operation
+from .engine.request import Cli, Http, Operation
 
 
 class Describing:
@@ -16,6 +16,12 @@ class Describing:
         merge=merging.schemas_of_all,
         repeat="question",
         http=Http("GET", "/v1/schemas", "The schemas of payloads, and what handlers fire", "schemas"),
+        cli=Cli(
+            "schemas",
+            "What producers state of the payloads of topics, and what the versions of purposes read.",
+            none="No schemas{on_topic}.",
+            examples=("schemas video.uploaded",),
+        ),
     )
 
 

@@ -121,7 +121,7 @@ READING = [
     ["topics"], ["purposes"], ["instances"], ["attention"], ["stores"], ["audit"],
     ["topics", "set", "t", "--keep", "0"], ["dead", "list", "t", "p"], ["dead", "show", "t", "p", "i"],
     ["dead", "redrive", "t", "p", "--all"], ["dead", "discard", "t", "p", "--all"],
-    ["retries", "t", "p"], ["retry", "t", "p"], ["types", "t"],
+    ["retries", "t", "p"], ["retry", "t", "p"], ["types", "t"], ["schemas"],
     ["replay", "t", "p"], ["pause", "t", "p"], ["resume", "t", "p"], ["retire", "t", "p"],
     ["rollout", "show", "t", "p"], ["rollout", "share", "t", "p", "--version", "2", "--share", "0.1"],
     ["rollout", "shadow", "t", "p", "--version", "2"], ["rollout", "differences", "t", "p"],
@@ -235,7 +235,7 @@ def test_without_a_url_every_command_goes_to_the_servers_usual_port() -> None:
 
     found = list(defaults(typer.main.get_command(app), []))
     assert {default for _, default in found} == {"ws://127.0.0.1:7400"}
-    tried = [*READING, ["fire"], ["listen"], ["owners"], ["restore"], ["relay"]]
+    tried = [*READING, ["fire"], ["listen"], ["owners"], ["restore"], ["relay"], ["docs"], ["mcp"]]
     assert [words for words, _ in found if not any(each[: len(words)] == words for each in tried)] == []
 
 

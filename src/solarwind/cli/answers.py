@@ -28,6 +28,7 @@ from ..records import (
     RetryInfo,
     RolloutInfo,
     ScheduleInfo,
+    SchemaInfo,
     StoreInfo,
     TopicInfo,
     Trace,
@@ -294,6 +295,15 @@ def _instance_row(info: InstanceInfo) -> tuple[object, ...]:
     return info.topic, info.purpose, info.version, info.machine, info.process, state, *held, info.error
 
 
+def _schema_row(info: SchemaInfo) -> tuple[object, ...]:
+    schema = info.schema
+    named = schema and (str(schema.get("$ref", "")).rpartition("/")[2] or schema.get("title") or schema.get("type"))
+    type_ = "anything" if schema is None else str(named or "one of several")
+    if not info.purpose:
+        return info.topic, "(producers)", None, "", type_, ""
+    return info.topic, info.purpose, info.version, info.exchange, type_, ", ".join(info.fires)
+
+
 def _audit_pieces(row: Sequence[object]) -> list[str]:
     """Return an entry of the audit in pieces: when and what was done, to what, how exactly, and who did it."""
     time, by, verb, topic, purpose, events, arguments = row
@@ -363,6 +373,10 @@ _TABLES: dict[type, tuple[Columns, Callable[[Any], tuple[object, ...]]]] = {
             pieces=_audit_pieces,
         ),
         lambda each: (each.time, each.by, each.verb, each.topic, each.purpose, each.events, each.arguments),
+    ),
+    SchemaInfo: (
+        Columns(("TOPIC", "PURPOSE", "VERSION", "EXCHANGE", "TYPE", "FIRES"), ("TOPIC", "PURPOSE", "TYPE", "VERSION")),
+        _schema_row,
     ),
     InstanceInfo: (
         Columns(

@@ -246,6 +246,7 @@ class _Instrumentation:
 # Attributes -----------------------------------------------------------------------------------------------------------
 
 
+@lru_cache(maxsize=4096)  # it is never changed
 def _of(name: str, topic: str) -> Attributes:
     return {
         "messaging.system": "solarwind",
