@@ -329,6 +329,21 @@ async def test_a_trace_goes_from_one_process_to_another_through_a_server(telemet
 
 
 @on_loop
+async def test_a_stream_that_is_read_has_spans_of_what_it_settles(telemetry: Telemetry) -> None:
+    wind = telemetry.instrument(SolarWind("memory://"))
+    async with wind:
+        async with wind.listen("T", "p") as events:
+            for number in range(3):
+                await wind.fire("T", number)
+            for _ in range(3):
+                await anext(events)
+    assert not telemetry.named("process T")
+    spans = telemetry.named("settle T")
+    assert sum(said(each)["solarwind.settled"] for each in spans) >= 2
+    assert {link for each in spans for link in links(each)} <= set(map(id_of, telemetry.named("fire T")))
+
+
+@on_loop
 async def test_what_is_refused_is_an_error_of_its_span(telemetry: Telemetry) -> None:
     wind = telemetry.instrument(SolarWind("memory://"))
     with pytest.raises(Unavailable):

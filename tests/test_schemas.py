@@ -13,7 +13,8 @@ import msgspec
 import pydantic
 import pytest
 
-from solarwind import BadArgument, BadPayload, Event, SolarWind
+from solarwind import BadArgument, BadPayload, Event, SolarWind, StoreError
+from solarwind.engine import schemas
 from solarwind.schema import MAX_SCHEMA_BYTES, read_schema, schema_of, unreadable
 from solarwind.testing.contract import on_loop
 
@@ -289,6 +290,51 @@ async def test_every_way_to_fire_is_checked(tmp_path: Path) -> None:
             assert (await wind.statistics()).topics["T"].fired == 0, name
         await wind.fire("T", Titled("a", "b"))
         await wind.fire("U", {"name": "a"})
+
+
+@on_loop
+async def test_a_store_that_keeps_no_schema_keeps_nobody_from_starting(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    wind, seen = SolarWind("memory://"), list[str]()
+    wind.topic("T", schema=Titled)
+
+    @wind.on("T", purpose="p")
+    async def handle(titled: Titled) -> None:
+        seen.append(titled.name)
+
+    async def full(*given: Any, **how: Any) -> None:
+        raise StoreError("there is no room")
+
+    monkeypatch.setattr(wind.engine.definitions, "put", full)
+    async with wind:
+        await wind.fire("T", Titled("a", "b"))
+        await wind.settled(60)
+        assert await wind.attention() == []
+        assert [each.schema for each in await wind.schemas()] == [None]
+    assert seen == ["a"]
+    for what in ("topic 'T'", "version 1 of purpose 'p' on topic 'T'"):
+        assert f"the schema of {what} is not kept: there is no room" in caplog.text
+
+
+@on_loop
+async def test_there_is_an_end_to_the_schemas_that_are_kept(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(schemas, "MAX_SCHEMAS", 2)
+    wind = SolarWind("memory://")
+    for number in range(3):
+
+        async def handle(titled: Titled) -> None: ...
+
+        wind.on("T", purpose=f"p{number}")(handle)
+    async with wind:
+        assert len([each for each in await wind.schemas() if each.schema is not None]) == 2
+        assert "is not kept, since there are 2 of" in caplog.text
+        await wind.retire("T", "p0", force=True)
+        await wind.retire("T", "p1", force=True)
+        await wind.retire("T", "p2", force=True)
+        assert not await wind.engine.definitions.list("schema")
 
 
 def test_a_topic_with_a_schema_needs_no_right_to_set_what_it_keeps() -> None:

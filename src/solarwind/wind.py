@@ -214,6 +214,7 @@ class SolarWind(Life, Registering, Effects, Declaring):
                     "expected a stream on the event loop of its SolarWind, got it on another: read it there"
                 )
             reader = Reader(self._engine, join, self._limits)
+            reader.observer = self._around.observer
             reader.enter(await self._engine.join(handled_here(join), since, reader))
             self._readers.add(reader)
             if self._bound is not None:  # the app that it runs in is to stop

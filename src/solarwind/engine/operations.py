@@ -6,6 +6,7 @@ How each is asked, and by whom, is a row of the table in `solarwind/operations.p
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from datetime import datetime, timedelta
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from ..core.spans import Spans
-from ..errors import BadArgument, NotFound
+from ..errors import BadArgument, NotFound, SolarWindError
 from ..event import Event
 from ..names import no_topic
 from ..origin import this_process
@@ -298,7 +299,8 @@ class Operations(
             self._relays,
             self._schemas,
         )
-        await self._schemas.load()
+        with suppress(SolarWindError):  # then those are not among it
+            await self._schemas.load()
         return sorted_attention(await attention.find(facts))[:limit]
 
     async def audit(self, after: After = None, limit: Limit = 1_000) -> Page[AuditEntry]:

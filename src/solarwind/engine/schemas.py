@@ -23,6 +23,7 @@ from ..schema import read_schema, unreadable
 from ..store.definitions import Definition, Definitions
 from .arguments import PayloadSchema, Topic
 from .clock import Clock
+from .rest import Rest
 
 if TYPE_CHECKING:  # a client of a server needs the table of operations, and nothing of a dispatcher
     from ..core.dispatcher import Dispatcher
@@ -163,6 +164,13 @@ class Schemas:
 
     async def stated(self, topic: str, schema: bytes, dispatcher: Dispatcher) -> str:
         """Note what producers state for a topic. Return which purposes cannot read it, in one sentence; "" for none."""
+        try:
+            return await self._stated(topic, schema, dispatcher)
+        except SolarWindError as error:  # whoever fires there goes on all the same
+            limited.warning(("schemas", topic), "the schema of topic %r is not kept: %s", topic, error)
+            return ""
+
+    async def _stated(self, topic: str, schema: bytes, dispatcher: Dispatcher) -> str:
         known = await self.load()
         await self._put(_Kept((topic, "", 0), schema))
         live = dispatcher.topics[topic].purposes
@@ -184,10 +192,13 @@ class Schemas:
 
     async def forget(self, topic: str, purpose: str) -> None:
         """Forget what a purpose reads, which is retired."""
-        for name in [each for each in await self.load() if each[:2] == (topic, purpose)]:
-            await self._definitions.remove(KIND, _text(name))
         for name in [each for each in self._fires if each[:2] == (topic, purpose)]:
             del self._fires[name]
+        try:
+            for name in [each for each in await self.load() if each[:2] == (topic, purpose)]:
+                await self._definitions.remove(KIND, _text(name))
+        except SolarWindError as error:
+            limited.warning(("schemas", topic), "the schemas of %r on %r are not removed: %s", purpose, topic, error)
 
     # Asked --------------------------------------------------------------------------------------------
 
@@ -270,7 +281,11 @@ class SchemaOperations:
         """Return what is known of the payloads of all topics, or of one: the schema that producers state, and the one
         of each version of its purposes."""
         await self._caught_up()
-        return list(await self._schemas.infos(self._dispatcher, topic))
+        found, rest = list[SchemaInfo](), Rest()
+        for each in await self._schemas.infos(self._dispatcher, topic):
+            found.append(each)
+            await rest.now_and_then()
+        return found
 
     async def declare_schema(self, topic: Topic, schema: PayloadSchema) -> str:
         """State what producers fire on a topic, as a JSON Schema. Return in one sentence which purposes cannot read
