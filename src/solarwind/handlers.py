@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 
 import msgspec
 
-from .core.effects import Join
-from .engine.base import Since
 from .errors import BadArgument
 from .failure import Retry
 from .names import check_purpose, check_topic, shown
 from .options import check_count, check_topic_given
 from .records import HandlerInfo
-from .service.registration import FunctionOrigin, Registration, Registrations, stated
+from .service.registration import FunctionOrigin, Options, Registration, Registrations, shows_options, stated
 from .service.signature import MAX_BATCH, inspect_handler
-from .shares import Share
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -44,22 +40,15 @@ class Registering:
             for each in self._registrations
         )
 
+    @shows_options
     def on(
         self,
         topic: str,
         *,
         purpose: str | None = None,
-        exchange: str = "direct",
-        version: int = 1,
-        key: str | None = None,
-        key_missing: str = "handle",
-        since: Since = "now",
-        retry: Retry | None = None,
-        lease: float | timedelta = 30.0,
         concurrency: int | None = None,
         batch: int | None = None,
-        delay: float | timedelta | str | None = None,
-        rollout: str | float | Share | None = None,
+        **options: Unpack[Options],
     ) -> Callable[[F], F]:
         """Register a function to handle the events of a topic for a purpose. Each call is one service instance.
 
@@ -87,9 +76,8 @@ class Registering:
             check_count("concurrency", concurrency)
         if batch is not None:
             check_count("batch", batch, MAX_BATCH)
-        name = "?" if purpose is None else purpose
-        join = Join(topic, name, exchange, version, key, retry or Retry(), key_missing=key_missing)
-        common = stated(join, since, lease, rollout, delay)
+        options["retry"] = options.get("retry") or Retry()
+        common, since = stated(topic, "?" if purpose is None else purpose, **options), options.get("since", "now")
 
         def register(function: F) -> F:
             handler = inspect_handler(function, batch)

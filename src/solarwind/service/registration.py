@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Callable
 from contextvars import Context
 from datetime import timedelta
-from inspect import ismethod
-from typing import Any
+from difflib import get_close_matches
+from inspect import Parameter, ismethod, signature
+from typing import Any, ParamSpec, TypedDict, TypeVar, Unpack
 
 import msgspec
 
@@ -28,6 +29,9 @@ from .runner import Runner
 from .signature import Handler
 
 MAX_ORIGIN = 1_000  # characters
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class FunctionOrigin(msgspec.Struct, frozen=True, eq=False):
@@ -93,24 +97,73 @@ class Registration(msgspec.Struct, eq=False):
                 await engine.leave(self.instance)
 
 
-def stated(
-    join: Join,
-    since: Since,
-    lease: float | timedelta = 30.0,
-    rollout: str | float | Share | None = None,
-    delay: float | timedelta | str | None = None,
-) -> Join:
-    """Return a registration with the options that somebody gave, and with this process as its origin. Raise `BadName`
-    and `BadArgument` for invalid ones."""
-    lease_ns = int(check_seconds("a lease", lease, some=True) * 1e9)
-    retry = join.retry
+class Options(TypedDict, total=False):
+    """The options of a registration that say what is stated of a purpose and its version, or of the instance: those of
+    `on` and `listen`, each defined here, with its type. See `Registering.on` for what they mean."""
+
+    exchange: str
+    version: int
+    key: str | None
+    key_missing: str
+    since: Since
+    retry: Retry | None
+    lease: float | timedelta
+    delay: float | timedelta | str | None
+    rollout: str | float | Share | None
+
+
+_DEFAULTS: Options = {
+    "exchange": "direct",
+    "version": 1,
+    "key": None,
+    "key_missing": "handle",
+    "since": "now",
+    "retry": None,
+    "lease": 30.0,
+    "delay": None,
+    "rollout": None,
+}
+
+
+def shows_options(function: Callable[P, T]) -> Callable[P, T]:
+    """Let the signature of a function that takes `Options` name each of them, with its default."""
+    shown = signature(function)
+    *named, _ = shown.parameters.values()
+    options = [
+        Parameter(name, Parameter.KEYWORD_ONLY, default=_DEFAULTS[name], annotation=type_.__forward_arg__)
+        for name, type_ in Options.__annotations__.items()
+    ]
+    function.__signature__ = shown.replace(parameters=[*named, *options])  # type: ignore[attr-defined]
+    return function
+
+
+def stated(topic: str, purpose: str, *, room: int = 1, **options: Unpack[Options]) -> Join:
+    """Return a registration with the options that somebody gave, from Python, the command line or HTTP, and with this
+    process as its origin. Raise `BadName` and `BadArgument` for invalid ones, and `TypeError` for an unknown one."""
+    for name in options.keys() - _DEFAULTS.keys():
+        near = get_close_matches(name, _DEFAULTS, 1)
+        hint = f": did you mean {near[0]!r}?" if near else ""
+        raise TypeError(f"expected an option of a registration, got {name!r}{hint}")
+    given: Options = {**_DEFAULTS, **options}
+    delay, retry = given["delay"], given["retry"]
     if retry is not None:
         check_type("retry", retry, Retry, "Retry(attempts=3)")
         retry = Retry(*msgspec.structs.astuple(retry))  # which only equals its own kind
-    delay_ns = 0 if delay is None else check_delay("a delay", delay)
-    changed = {"retry": retry, "lease_ns": lease_ns, "origin": this_process(), "rollout": check_rollout(rollout)}
-    join = msgspec.structs.replace(join, delay_ns=delay_ns, **changed)
-    check_join(join, since)
+    join = Join(
+        topic=topic,
+        purpose=purpose,
+        exchange=given["exchange"],
+        version=given["version"],
+        key=given["key"],
+        retry=retry,
+        lease_ns=int(check_seconds("a lease", given["lease"], some=True) * 1e9),
+        room=room,
+        origin=this_process(),
+        key_missing=given["key_missing"],
+        rollout=check_rollout(given["rollout"]),
+        delay_ns=0 if delay is None else check_delay("a delay", delay),
+    )
+    check_join(join, given["since"])
     return join
 
 
