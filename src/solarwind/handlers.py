@@ -63,6 +63,8 @@ class Registering:
         - `concurrency`: how many events it handles at once; 10 for `async def`, 1 for `def`, which runs on a thread
         - `batch`: how many events a batch handler gets at once; at most 500, which is the default
         - `delay`: seconds (a timedelta, "5m") after which it gets each event, in order; others get it at once
+        - `rate`: how many events the purpose is handed out, over all instances: "100/s", also for m, h and d
+        - `at_most`: how many events of the purpose are in flight at most, over all instances
         - `rollout`: what a version first seen beside others does: "newest" (if not given), it becomes current; "hold",
           it gets nothing yet; "shadow", it gets copies and is only compared; `Share(0.1)` or 0.1, it has a tenth
 

@@ -94,6 +94,10 @@ class PurposeStatistics(msgspec.Struct, frozen=True, gc=False):
     `delayed_until` is when the first of them is handed out, and None where there is none, or where earlier ones are
     still to be.
 
+    `rate` and `at_most` are the limits of the purpose, as the current version states them, such as "100/s" events
+    handed out and 4 in flight; None where it states none. It is `limited` while events wait
+    for one of them though instances have room.
+
     `version_states` has the state of each of the `versions`: see `VersionInfo`. `version_joined` has when its first
     instance joined, None where that is not known. `times` has how long their events took, for those that handled any
     since the dispatcher started.
@@ -119,6 +123,9 @@ class PurposeStatistics(msgspec.Struct, frozen=True, gc=False):
     delayed: int = 0
     delayed_until: datetime | None = None
     version_joined: tuple[datetime | None, ...] = ()
+    rate: str | None = None
+    at_most: int | None = None
+    limited: bool = False
 
 
 class Statistics(msgspec.Struct, frozen=True):
@@ -263,7 +270,9 @@ class VersionInfo(msgspec.Struct, frozen=True):
     `mean_s` is how long its handler took since the dispatcher started, as a mean, and `p95_s` about how long at most
     for 95 of a hundred events, a shadow's copies included: see `VersionTimes`. They are None where it handled none.
     `handled` counts the attempts since then, those at a shadow's copies included, and `settled` the events that they
-    settled: the other attempts failed, or said later. `delay` is how many seconds an event waits before it gets it."""
+    settled: the other attempts failed, or said later. `delay` is how many seconds an event waits before it gets it.
+    `rate` and `at_most` are the limits that it states: they are the purpose's while it is current, or its own as a
+    shadow."""
 
     version: int
     state: str
@@ -280,6 +289,8 @@ class VersionInfo(msgspec.Struct, frozen=True):
     handled: int = 0
     settled: int = 0
     delay: float = 0.0
+    rate: str | None = None
+    at_most: int | None = None
 
 
 class ScheduleInfo(msgspec.Struct, frozen=True):

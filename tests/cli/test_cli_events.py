@@ -258,6 +258,16 @@ def test_listen_rejects_events_without_a_key_where_it_is_told_to(url: str, start
     assert "expected key_missing 'handle' or 'reject', got 'ignore'" in answer.err
 
 
+def test_listen_states_the_limits_of_its_purpose(url: str, start: Start) -> None:
+    options = ("--rate", "500/s", "--at-most", "1", "--since", "beginning", "--count", "2")
+    fire(url, 1, 2)
+    assert len(start("listen", "t", "--purpose", "p", *options, "--url", url).end().lines) == 2
+    (found,) = done("purposes", "t", "--url", url, "--json").json
+    assert (found["rate"], found["at_most"]) == ("500/s", 1)
+    answer = start("listen", "t", "--purpose", "q", "--rate", "100", "--url", url).end()
+    assert (answer.code, "expected a rate such as '100/s'" in answer.err) == (1, True)
+
+
 def test_listen_states_the_delay_of_its_purpose(url: str, start: Start) -> None:
     fire(url, 1, 2)
     options = ("--delay", "2s", "--since", "beginning", "--count", "2")

@@ -26,6 +26,7 @@ def _of(file: str, *faults: tuple[str, ...]) -> list[Fault]:
 
 _SPANS = "core/test_spans.py"
 _EXCHANGE = "core/test_exchange.py"
+_LIMITER = "core/test_limiter.py"
 _ROLLOUT = "core/test_rollout.py"
 _SHADOWS = "core/test_shadows.py"
 _DISPATCHER = "core/test_dispatcher.py"
@@ -83,6 +84,8 @@ EXPIRY = _of(
 
 STATE = _of(
     "core/state.py",
+    ("            join.retry or retry,\n", "            join.retry or Retry(),\n", _DISPATCHER),
+    ("self.limited_until -= earlier", "pass", _LIMITER),
     ("self._finish(change.expired)", "pass"),
     ("self.floor = self.reach = change.created.since", "self.floor = self.reach = 0"),
     ("self.created_at = change.created.at", "pass"),
@@ -307,7 +310,6 @@ REGISTRY = _of(
     ("self._looking.update(dict.fromkeys(purpose.tracks.values()))", "pass", _ROLLOUT),
     ("until = topic.end if state.copied_to is None else", "until = 0 if state.copied_to is None else"),
     ("self.remove_instance(purpose, instance, now, died=died)\n", "pass\n"),
-    ("join.retry or (before.retry if before is not None else Retry())", "join.retry or Retry()", _DISPATCHER),
     ("self.changes.append(Change(*track.key, retired=True))", "pass"),
     ("            track.rewind()\n", "            pass\n", _ROLLOUT),
     ("            spans.difference_update(redriven)\n", "", _ROLLOUT),
@@ -553,7 +555,25 @@ DELAY = [
     ),
 ]
 
+LIMITER = _of(
+    "core/limiter.py",
+    ("max(limiter.next, now - rate.slack) + count", "limiter.next + count"),
+    ("1 + (now - max(limiter.next, now - rate.slack))", "(now - max(limiter.next, now - rate.slack))"),
+    ("1 + (now - max(limiter.next, now - rate.slack))", "1 + rate.slack"),
+    ("min(limiter.next, now + rate.interval)", "limiter.next", _LIMITER),
+    ("if count > 0:", "if True:"),
+    ("self._dispatcher.wake(when, track, LIMITED)", "pass"),
+    ("limiter.at == when", "True", _LIMITER),
+    ("if first is track else 0", "if True else 0", _LIMITER),
+    ("self._dispatcher.put_off(first)", "pass", _LIMITER),
+    ("purpose.in_flight if track.shadow is None else track.shadow.in_hand", "purpose.in_flight", _LIMITER),
+    ("limiter.next = stated, max(", "limiter.next = stated, min("),
+    ("sum([each.chosen is not None for each in tracks])", "0", _LIMITER),
+    ("Change(*main.key, limited_until=limiter.next)", "Change(*main.key)", _LIMITER),
+)
+
 FAULTS = [
+    *LIMITER,
     *SPANS,
     *DELAY,
     *EXPIRY,

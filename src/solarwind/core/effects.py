@@ -22,7 +22,8 @@ class Join(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_field
     on; None leaves it as stated before, which is `Retry()` for a new version. `rollout` is what becomes of a version
     that is first seen beside others: "newest", it is current; "hold", it gets nothing yet; "shadow", it gets
     copies of what the current one gets; or it has that share. `delay_ns` is how long after it was accepted, or was due,
-    the version gets an event.
+    the version gets an event. While the version is current the purpose is handed out no more events than `rate` says,
+    such as "100/s", and has no more than `at_most` in flight; None for no limit.
     """
 
     topic: str
@@ -38,6 +39,8 @@ class Join(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_field
     process: str = ""
     rollout: str | float = "newest"
     delay_ns: int = 0
+    rate: str | None = None
+    at_most: int | None = None
 
 
 class Failure(msgspec.Struct, frozen=True, array_like=True):

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ..errors import Busy, ConflictError, NotAllowed
-from ..failure import Retry
 from ..limits import Limits
 from ..names import no_purpose
 from .effects import Closed, Effect, Fault, Join
@@ -138,9 +137,7 @@ class Registry:
         topic = self.topic(join.topic)
         purpose = topic.purposes.get(join.purpose)
         before = purpose.statements.get(join.version) if purpose is not None else None
-        retry = join.retry or (before.retry if before is not None else Retry())
-        joined_at = before.joined_at if before is not None else now
-        statement = Statement(join.version, join.exchange, join.key, join.key_missing, retry, join.delay_ns, joined_at)
+        statement = Statement.of(join, before, now)
         if purpose is None:
             purpose = self._create(topic, join.purpose, statement, since, now)
         elif statement != before:
@@ -321,7 +318,7 @@ class Registry:
         purpose.live.clear()
         purpose.shadows.clear()
         purpose.note_change()
-        purpose.held = None
+        purpose.held = purpose.limiter = None
         for track in purpose.tracks.values():
             track.retrying.clear()  # so that its timers find nothing to do
             track.errors.clear()

@@ -211,6 +211,9 @@ class Operations(
             delay=purpose.active.delay_ns / 1e9,
             delayed=delayed,
             delayed_until=None if until is None else time_of(until),
+            rate=purpose.active.rate,
+            at_most=purpose.active.at_most,
+            limited=purpose.is_limited,
         )
 
     async def _oldest(self, purpose: LivePurpose, reads: Iterator[object]) -> int | None:

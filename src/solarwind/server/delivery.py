@@ -34,6 +34,7 @@ from ..limits import Limits
 from ..logs import limited
 from ..options import check_count
 from ..peer.time_slices import TimeSlices
+from ..rate import check_rate
 from ..records import WebhookAnswer
 from ..service.outcome import Outcome
 from ..service.runner import Runner
@@ -42,6 +43,7 @@ from ..shares import check_rollout
 from ..text import escape_controls
 from ..timing import check_delay
 from .cloudevents import STRUCTURED, encode, to_cloudevent, to_headers
+from .schemas import RateStated
 from .stating import Attempts, VersionOptions
 from .targets import MAX_URL, Target, TargetAnswer, Unanswered, read_url
 from .times import read_delay, read_since
@@ -67,6 +69,8 @@ class WebhookSpec(VersionOptions, frozen=True, kw_only=True, forbid_unknown_fiel
     concurrency: Annotated[int, Meta(extra_json_schema={"minimum": 1, "maximum": MAX_CONCURRENCY})] = 10
     # Requests a minute.
     rate: Annotated[int, Meta(extra_json_schema={"minimum": 1, "maximum": MAX_RATE})] | None = None
+    # Of the purpose, over all its instances: the `rate` of others.
+    purpose_rate: RateStated | None = None
     # Seconds for an answer.
     timeout: Annotated[float, Meta(extra_json_schema={"exclusiveMinimum": 0, "maximum": MAX_TIMEOUT_S})] = 15.0
     mode: Literal["binary", "structured"] = "binary"
@@ -84,6 +88,9 @@ class WebhookSpec(VersionOptions, frozen=True, kw_only=True, forbid_unknown_fiel
         read_since(self.since)
         check_rollout(self.rollout)
         check_delay("a delay", read_delay(self.delay))
+        check_rate(self.purpose_rate)
+        if self.at_most is not None:
+            check_count("at_most", self.at_most)
         check_count("concurrency", self.concurrency)
         if self.concurrency > MAX_CONCURRENCY:
             raise BadArgument(f"expected a concurrency of at most {MAX_CONCURRENCY}, got {self.concurrency}")
@@ -294,7 +301,7 @@ class Delivery:
         spec = of.spec
         since = read_since(spec.since)
         handler = Handler(f"webhook {of.name}", of.purpose, self._post, True, False, False)
-        join = spec.stated(of.topic, of.purpose, room=of.concurrency)
+        join = spec.stated(of.topic, of.purpose, room=of.concurrency, rate=spec.purpose_rate)
         begun = asyncio.Event()
         runner = _WebhookInstance(self._ended, of, self._engine, join, handler, of.concurrency, begun, self._limits)
         try:

@@ -9,7 +9,7 @@ import msgspec
 from ..core.effects import Join
 from ..failure import Retry
 from ..service.registration import stated
-from .schemas import DelayStated, Field, KeyMissing, RolloutStated, SinceText, VersionNumber
+from .schemas import AtMost, DelayStated, Field, KeyMissing, RolloutStated, SinceText, VersionNumber
 from .times import read_delay, read_since
 
 
@@ -27,6 +27,7 @@ class VersionOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     since: SinceText = "now"
     rollout: RolloutStated = "newest"
     delay: DelayStated = 0.0
+    at_most: AtMost | None = None
     retry: Attempts | None = None
 
     def stated(self, topic: str, purpose: str, **more: Any) -> Join:
@@ -41,6 +42,7 @@ class VersionOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             since=read_since(self.since),
             retry=self.retry,
             delay=read_delay(self.delay),
+            at_most=self.at_most,
             rollout=self.rollout,
             **more,
         )

@@ -30,6 +30,7 @@ from .call import Call, ClientGone, answer, in_pieces, problem
 from .cloudevents import CloudEvent, to_cloudevent
 from .host import ServerHost
 from .revocation import Revocable
+from .schemas import RateStated
 from .stating import VersionOptions
 from .times import read_since
 
@@ -48,6 +49,7 @@ class Take(VersionOptions, frozen=True, kw_only=True, forbid_unknown_fields=True
     max: Annotated[int, Meta(ge=1)] = 1
     wait: Annotated[float, Meta(ge=0, le=MAX_WAIT_S)] = 0.0
     lease: Annotated[float, Meta(gt=0, le=MAX_LEASE_S)] = 30.0
+    rate: RateStated | None = None
 
 
 class Failed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -107,7 +109,7 @@ async def take(call: Call, takes: Takes) -> Response:
     max_count = call.host.settings.ids
     if wanted.max > max_count:
         raise TooLarge(f"expected a max of at most {max_count:,} events, got {wanted.max:,}: take several times")
-    join = wanted.stated(call.topic, call.purpose, room=wanted.max, lease=wanted.lease)
+    join = wanted.stated(call.topic, call.purpose, room=wanted.max, lease=wanted.lease, rate=wanted.rate)
     exchange = registered.lookup(join.exchange)
     if exchange is not None and not exchange.pends:
         raise NotAllowed(

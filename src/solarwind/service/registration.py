@@ -21,6 +21,7 @@ from ..names import check_purpose, check_topic
 from ..options import check_count, check_seconds, check_since, check_type
 from ..origin import this_process
 from ..plugins import load_exchange, registered
+from ..rate import check_rate
 from ..shares import SHADOW, Share, check_rollout
 from ..timing import MAX_DELAY_NS, check_delay
 from .bound import Around, bound
@@ -109,6 +110,8 @@ class Options(TypedDict, total=False):
     retry: Retry | None
     lease: float | timedelta
     delay: float | timedelta | str | None
+    rate: str | None
+    at_most: int | None
     rollout: str | float | Share | None
 
 
@@ -121,6 +124,8 @@ _DEFAULTS: Options = {
     "retry": None,
     "lease": 30.0,
     "delay": None,
+    "rate": None,
+    "at_most": None,
     "rollout": None,
 }
 
@@ -130,8 +135,8 @@ def shows_options(function: Callable[P, T]) -> Callable[P, T]:
     shown = signature(function)
     *named, _ = shown.parameters.values()
     options = [
-        Parameter(name, Parameter.KEYWORD_ONLY, default=_DEFAULTS[name], annotation=type_.__forward_arg__)
-        for name, type_ in Options.__annotations__.items()
+        Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=Options.__annotations__[name])
+        for name, default in _DEFAULTS.items()
     ]
     function.__signature__ = shown.replace(parameters=[*named, *options])  # type: ignore[attr-defined]
     return function
@@ -162,6 +167,8 @@ def stated(topic: str, purpose: str, *, room: int = 1, **options: Unpack[Options
         key_missing=given["key_missing"],
         rollout=check_rollout(given["rollout"]),
         delay_ns=0 if delay is None else check_delay("a delay", delay),
+        rate=given["rate"],
+        at_most=given["at_most"],
     )
     check_join(join, given["since"])
     return join
@@ -183,6 +190,9 @@ def check_join(join: Join, since: Since) -> None:
         raise BadArgument(f"expected a lease of more than 0 seconds, got {join.lease_ns} ns")
     if not 0 <= join.delay_ns <= MAX_DELAY_NS:
         raise BadArgument(f"expected a delay from 0 to ten years, got {join.delay_ns} ns")
+    check_rate(join.rate)
+    if join.at_most is not None:
+        check_count("at_most", join.at_most)
     registered.check(join.exchange, join.key, join.key_missing)
     for what, name in (("an origin", join.origin), ("a process", join.process)):
         if len(name) > MAX_ORIGIN:
@@ -192,6 +202,12 @@ def check_join(join: Join, since: Since) -> None:
     found = registered.lookup(join.exchange)
     if found is None or found.pends:
         return
+    if join.rate is not None or join.at_most is not None:
+        limit = f"rate={join.rate!r}" if join.rate is not None else f"at_most={join.at_most}"
+        raise BadArgument(
+            f"expected no limit with exchange {join.exchange!r}, whose instances get all that comes, got {limit}: "
+            "leave it out, or use an exchange whose events pend"
+        )
     if isinstance(join.rollout, float) and join.rollout:
         raise BadArgument(
             f"expected no share with exchange {join.exchange!r}, whose instances get all that comes, got "

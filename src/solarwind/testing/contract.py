@@ -30,6 +30,7 @@ from .rules.handlers import HandlerRules  # noqa: E402
 from .rules.history import HistoryRules  # noqa: E402
 from .rules.joining import JoiningRules  # noqa: E402
 from .rules.lifecycle import LifecycleRules  # noqa: E402
+from .rules.limits import LimitRules  # noqa: E402
 from .rules.operating import OperatingRules  # noqa: E402
 from .rules.outbox import OutboxRules  # noqa: E402
 from .rules.outcomes import OutcomeRules  # noqa: E402
@@ -58,6 +59,7 @@ class EngineContract(
     FailingRules,
     FiringRules,
     LifecycleRules,
+    LimitRules,
     OperatingRules,
     OutboxRules,
     OutcomeRules,

@@ -107,6 +107,7 @@ function Standing({ topic, purpose, stands, instances }) {
     ["Pending", count(stands.pending)],
     stands.delay > 0 && ["Its delay", seconds(stands.delay)],
     stands.delayed > 0 && ["Wait for the delay", html`${count(stands.delayed)}${stands.delayed_until && html`, the first is handed out <${Time} at=${stands.delayed_until} />`}`],
+    (stands.rate || stands.at_most) && ["Limits", html`${[stands.rate && `${stands.rate} handed out`, stands.at_most && `${count(stands.at_most)} in flight`].filter(Boolean).join(", ")}${stands.limited && html` <span class="quiet">events wait for that</span>`}`],
     ["Oldest", html`<${Time} at=${stands.oldest} none=${stands.pending ? "not known" : "nothing is left"} />`],
     ["Settled", html`${count(stands.settled)} <span class="quiet">${rate(stands.rates?.settled)}</span>`],
     ["Retried", html`${count(stands.retried)} <span class="quiet">${rate(stands.rates?.retried)}</span>`],
