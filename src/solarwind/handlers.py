@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any, TypeVar, Unpack
 
 import msgspec
@@ -11,10 +12,11 @@ import msgspec
 from .errors import BadArgument
 from .failure import Retry
 from .names import check_purpose, check_topic, shown
-from .options import check_count, check_topic_given
+from .options import check_count, check_seconds, check_topic_given
 from .records import HandlerInfo
 from .service.registration import FunctionOrigin, Options, Registration, Registrations, shows_options, stated
 from .service.signature import MAX_BATCH, inspect_handler
+from .service.timed import check_may_be_timed
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -48,6 +50,7 @@ class Registering:
         purpose: str | None = None,
         concurrency: int | None = None,
         batch: int | None = None,
+        timeout: float | timedelta | None = None,
         **options: Unpack[Options],
     ) -> Callable[[F], F]:
         """Register a function to handle the events of a topic for a purpose. Each call is one service instance.
@@ -62,6 +65,7 @@ class Registering:
         - `lease`: seconds of silence with events in hand after which they go to another instance
         - `concurrency`: how many events it handles at once; 10 for `async def`, 1 for `def`, which runs on a thread
         - `batch`: how many events a batch handler gets at once; at most 500, which is the default
+        - `timeout`: seconds (or a timedelta) after which a call of an `async def` is cancelled: the attempt has failed
         - `delay`: seconds (a timedelta, "5m") after which it gets each event, in order; others get it at once
         - `rate`: how many events the purpose is handed out, over all instances: "100/s", also for m, h and d
         - `at_most`: how many events of the purpose are in flight at most, over all instances
@@ -78,14 +82,18 @@ class Registering:
             check_count("concurrency", concurrency)
         if batch is not None:
             check_count("batch", batch, MAX_BATCH)
+        timeout_ns = 0 if timeout is None else int(check_seconds("a timeout", timeout, some=True) * 1e9)
         options["retry"] = options.get("retry") or Retry()
         common, since = stated(topic, "?" if purpose is None else purpose, **options), options.get("since", "now")
 
         def register(function: F) -> F:
             handler = inspect_handler(function, batch)
+            if timeout is not None:
+                check_may_be_timed(handler)
             at_once = concurrency or (10 if handler.is_async else 1)
             room = at_once * handler.batch if handler.is_batch else at_once
-            join = msgspec.structs.replace(common, purpose=check_purpose(purpose or handler.purpose), room=room)
+            named = check_purpose(purpose or handler.purpose)
+            join = msgspec.structs.replace(common, purpose=named, room=room, timeout_ns=timeout_ns)
             origin = FunctionOrigin.of(function)
             self._register([Registration(function, handler, join, since, at_once, origin, unnamed=purpose is None)])
             return function

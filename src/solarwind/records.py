@@ -157,7 +157,8 @@ class InstanceInfo(msgspec.Struct, frozen=True, gc=False):
     says nothing while it has none. `in_hand` events are with it, and it has `room` for so many together. `state` is
     "running"; "silent" once its lease ended; or "leaving". `settled` counts the events that it has handled, and `rate`
     is how many a second, as a mean of about the last ten seconds. `error` is why its last event failed, None where none
-    did. Where its version is a shadow, these are of copies, which no count of the purpose has.
+    did. Where its version is a shadow, these are of copies, which no count of the purpose has. `timeout` is how many
+    seconds its handler may take for a call, None where it states none.
     """
 
     topic: str
@@ -173,6 +174,7 @@ class InstanceInfo(msgspec.Struct, frozen=True, gc=False):
     settled: int
     rate: float
     error: str | None
+    timeout: float | None = None
 
 
 def sorted_instances(instances: Iterable[InstanceInfo]) -> list[InstanceInfo]:

@@ -572,7 +572,21 @@ LIMITER = _of(
     ("Change(*main.key, limited_until=limiter.next)", "Change(*main.key)", _LIMITER),
 )
 
+_TIMEOUT = "test_contract.py::TestMemory::test_a_call_that_takes_longer_is_cancelled_and_is_a_failed_attempt"
+_RETURNS_ANYHOW = (
+    "test_contract.py::TestMemory::test_a_handler_that_returns_though_it_was_cancelled_has_failed_and_later_counts"
+)
+
+TIMED = _of(
+    "service/timed.py",
+    ("asyncio.timeout(seconds)", "asyncio.timeout(seconds * 1e6)", _TIMEOUT),
+    ("raise TimeoutError(late) from error", "raise", _TIMEOUT),
+    ("if limit.expired():  #", "if False:  #", _RETURNS_ANYHOW),
+    (' or outcome_of(error).verdict != "retry"', "", _RETURNS_ANYHOW),
+)
+
 FAULTS = [
+    *TIMED,
     *LIMITER,
     *SPANS,
     *DELAY,

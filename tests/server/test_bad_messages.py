@@ -121,6 +121,7 @@ REFUSED: dict[str, tuple[wire.Message, str]] = {
     "a replay of what is ahead": (call("replay", topic="T", purpose="p", since=4 * 10**18), "bad-argument"),
     "a delay below 0": (join(delay_ns=-1), "bad-argument"),
     "a delay of more than ten years": (join(delay_ns=10**18), "bad-argument"),
+    "a timeout below 0": (join(timeout_ns=-1), "bad-argument"),
     "a rate without a unit": (join(rate="100"), "bad-argument"),
     "a rate that is a number": (join(rate=100), "bad-argument"),
     "nothing in flight": (join(at_most=0), "bad-argument"),

@@ -23,7 +23,8 @@ class Join(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_field
     that is first seen beside others: "newest", it is current; "hold", it gets nothing yet; "shadow", it gets
     copies of what the current one gets; or it has that share. `delay_ns` is how long after it was accepted, or was due,
     the version gets an event. While the version is current the purpose is handed out no more events than `rate` says,
-    such as "100/s", and has no more than `at_most` in flight; None for no limit.
+    such as "100/s", and has no more than `at_most` in flight; None for no limit. `timeout_ns` is how
+    long its handler may take for a call, which the instance sees to itself; 0 for as long as it likes.
     """
 
     topic: str
@@ -41,6 +42,7 @@ class Join(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_field
     delay_ns: int = 0
     rate: str | None = None
     at_most: int | None = None
+    timeout_ns: int = 0
 
 
 class Failure(msgspec.Struct, frozen=True, array_like=True):

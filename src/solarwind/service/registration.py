@@ -28,6 +28,7 @@ from .bound import Around, bound
 from .hints import innermost
 from .runner import Runner
 from .signature import Handler
+from .timed import timed
 
 MAX_ORIGIN = 1_000  # characters
 
@@ -77,6 +78,8 @@ class Registration(msgspec.Struct, eq=False):
     ) -> None:
         """Join, with a `Runner` that handles nothing before `begun`. Raise what the engine raises."""
         handler = bound(self.handler, around)
+        if self.join.timeout_ns:
+            handler = timed(handler, self.join.timeout_ns / 1e9)
         runner = Runner(engine, self.join, handler, self.concurrency, begun, limits, context)
         try:
             self.instance = await engine.join(handled_here(self.join), self.since, runner)
@@ -188,6 +191,8 @@ def check_join(join: Join, since: Since) -> None:
     check_count("room", join.room)
     if not 0 < join.lease_ns < MAX_SECONDS * 1e9:
         raise BadArgument(f"expected a lease of more than 0 seconds, got {join.lease_ns} ns")
+    if not 0 <= join.timeout_ns < MAX_SECONDS * 1e9:
+        raise BadArgument(f"expected a timeout of 0 seconds or more, got {join.timeout_ns} ns")
     if not 0 <= join.delay_ns <= MAX_DELAY_NS:
         raise BadArgument(f"expected a delay from 0 to ten years, got {join.delay_ns} ns")
     check_rate(join.rate)

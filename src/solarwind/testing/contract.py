@@ -40,6 +40,7 @@ from .rules.rollouts import RolloutRules  # noqa: E402
 from .rules.schedules import ScheduleRules  # noqa: E402
 from .rules.service import ServiceRules  # noqa: E402
 from .rules.shadows import ShadowRules  # noqa: E402
+from .rules.timeouts import TimeoutRules  # noqa: E402
 from .rules.timing import TimingRules  # noqa: E402
 
 __all__ = ["EngineContract", "LocalPlace", "Place", "a_while", "on_loop", "until"]
@@ -68,6 +69,7 @@ class EngineContract(
     ScheduleRules,
     ServiceRules,
     ShadowRules,
+    TimeoutRules,
     TimingRules,
 ):
     """All rules. A subclass defines the fixture `place`."""
