@@ -177,6 +177,21 @@ class InstanceInfo(msgspec.Struct, frozen=True, gc=False):
     timeout: float | None = None
 
 
+class Dead(msgspec.Struct, frozen=True):
+    """The payload of an event on `solarwind.dead`: which event died, for which purpose, and of which error. `time` is
+    when it did, after so many `attempts`, and `fired` when the event was fired."""
+
+    topic: str
+    id: str
+    purpose: str
+    version: int
+    error: str
+    attempts: int
+    time: datetime
+    key: str | None = None
+    fired: datetime | None = None
+
+
 def sorted_instances(instances: Iterable[InstanceInfo]) -> list[InstanceInfo]:
     """Return them by topic, purpose and version, those that joined first before others."""
     return sorted(instances, key=lambda each: (each.topic, each.purpose, each.version, each.since))

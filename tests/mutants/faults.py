@@ -585,7 +585,42 @@ TIMED = _of(
     (' or outcome_of(error).verdict != "retry"', "", _RETURNS_ANYHOW),
 )
 
+_DEATHS = "test_deaths.py"
+_NO_LOOP = "test_contract.py::TestMemory::test_the_death_of_a_purpose_that_hears_of_deaths_is_not_told"
+_ONLY_ITS_OWN = "test_contract.py::TestMemory::test_on_dead_is_called_for_each_death_of_its_purpose_and_no_other"
+_SHADOWS_HEAR_NOTHING = "test_contract.py::TestMemory::test_a_shadow_does_not_hear_of_the_deaths_of_its_purpose"
+
+DEATHS = [
+    *_of(
+        "core/deaths.py",
+        ("if track.topic != DEAD and", "if", _NO_LOOP),
+        ("(self.heard_here or self.heard_elsewhere)", "True", _DEATHS),
+    ),
+    *_of(
+        "engine/local.py",
+        (
+            "            await self._deaths.fire(self._commits)\n",
+            "            self._loop.create_task(self._deaths.fire(self._commits))\n",
+            _DEATHS,
+        ),
+    ),
+    *_of("engine/deaths.py", ("or await self._read(topic, position)", "or None", _DEATHS)),
+    *_of(
+        "service/dead.py",
+        (
+            "if event.decode(Of) == of:\n            refuse_unrun(await",
+            "if True:\n            refuse_unrun(await",
+            _ONLY_ITS_OWN,
+        ),
+    ),
+    *_of(
+        "service/registration.py",
+        ("if handler is None or self.join.rollout == SHADOW:", "if handler is None:", _SHADOWS_HEAR_NOTHING),
+    ),
+]
+
 FAULTS = [
+    *DEATHS,
     *TIMED,
     *LIMITER,
     *SPANS,

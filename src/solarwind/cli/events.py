@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 import typer
 
 from ..errors import BadPayload, SolarWindError, TooLarge
-from ..names import check_id, check_key, check_topic
+from ..names import check_fired, check_id, check_key
 from ..shares import read_rollout
 from ..text import plain
 from .options import DEFAULT_URL, JsonOption, TopicArgument, UrlOption, duration, moment, option, time, time_or_duration
@@ -65,7 +65,7 @@ def fire(
     """Fire an event, and print its id once it is accepted."""
 
     # Arguments are checked before a store is opened or created.
-    check_topic(topic)
+    check_fired(topic)
     if key is not None:
         check_key(key)
     if id is not None:

@@ -14,6 +14,7 @@ import msgspec
 from ..errors import Busy, ConflictError, NotAllowed
 from ..limits import Limits
 from ..names import no_purpose
+from .deaths import Deaths
 from .effects import Closed, Effect, Fault, Join
 from .exchange import Exchanges
 from .facts import Note
@@ -89,6 +90,7 @@ class Registry:
         self.effects: list[Effect] = []  # that are to be carried out next
         self.changes: list[Change] = []  # that are to be committed next
         self.notes: list[Note] = []  # likewise
+        self.deaths = Deaths(self)
         # (when, n, of a retry its track and position, of a lease its instance, of held copies their purpose)
         self._timers: list[tuple[int, int, Track | Instance | Purpose, int]] = []
         self._number = 0
@@ -456,6 +458,8 @@ class Registry:
         if track.shadow is not None:
             return
         self.changes.append(change)
+        if change.dead:
+            self.deaths.note(track, change.dead)
         if len(track.purpose.tracks) > 1:
             for other in track.purpose.tracks.values():
                 if other.blocked and other is not track:

@@ -24,6 +24,7 @@ from ..core.spans import Spans
 from ..errors import Busy, StoreError
 from ..limits import Limits
 from ..logs import limited
+from ..names import DEAD
 from ..origin import this_process
 from ..plugins import registered
 from ..store.base import FOREVER, Full, Recovered, Store
@@ -33,6 +34,7 @@ from .base import NOTHING, PAUSED, Receiver, Since
 from .cache import LogCache
 from .clock import Clock, SteadyClock
 from .commits import Commit, Commits
+from .deaths import DeathNotices
 from .fetching import Fetcher
 from .gate import Gate
 from .held_reports import HeldReports
@@ -117,6 +119,7 @@ class LocalEngine(Operations):
         self._gate = Gate(store, self._spawn, self._deliver_all, self._fail)
         self._nobody_up = NobodyUp(self._dispatcher, self._clock)
         self._scheduler = Scheduler(store, self.submit, self._clock, self._spawn)
+        self._deaths = DeathNotices(store, self._cache, self._dispatcher, self._clock)
         self._relays = RelayNotes(self._clock)
         self._idle_waits = IdleWaits(self._dispatcher.has_work, self._commits, self._clock)
 
@@ -135,6 +138,7 @@ class LocalEngine(Operations):
         self.store.follow(early.append)
         try:
             delayed = await self._releaser.recover()
+            await self._deaths.start()
             self._recover(recovered)
             self._arrived(*early)
             for name in delayed:
@@ -199,6 +203,7 @@ class LocalEngine(Operations):
         self._trimmer.stop()
         self._nobody_up.stop()
         self._scheduler.stop()
+        self._deaths.stop()
         self._alarm.stop()
         await self._tasks.end()
         if self._committer is not None:
@@ -364,6 +369,8 @@ class LocalEngine(Operations):
         if self._riding is not None:
             self._riding.cancel()
             self._riding = None
+        if self._dispatcher.deaths.waiting:
+            await self._deaths.fire(self._commits)
         commit, began = self._commits.begin(), perf_counter_ns()
         try:
             stored = await self._write(commit)
@@ -512,6 +519,8 @@ class LocalEngine(Operations):
         self._carry_out()
         try:
             await self._committed()
+            if join.topic == DEAD:
+                await self._deaths.look()
         except BaseException:  # the caller does not wait for it any more
             await self.leave(instance)
             raise

@@ -15,7 +15,7 @@ import msgspec
 from ..core.spans import Spans
 from ..errors import BadArgument, NotFound
 from ..event import Event
-from ..names import no_topic
+from ..names import DEAD, no_topic
 from ..origin import this_process
 from ..records import (
     Attention,
@@ -88,6 +88,7 @@ if TYPE_CHECKING:  # a client of a server needs the table of operations, and not
     from ..core.dispatcher import Dispatcher
     from ..core.purpose import Purpose as LivePurpose
     from .cache import LogCache
+    from .deaths import DeathNotices
     from .history import Trimmer
     from .nobody import NobodyUp
     from .release import Releaser
@@ -125,6 +126,7 @@ class Operations(
     _wall: WallClock
     _sampler: Sampler
     _scheduler: Scheduler
+    _deaths: DeathNotices
 
     @property
     def definitions(self) -> Definitions:
@@ -470,6 +472,8 @@ class Operations(
         await self._caught_up()
         self._dispatcher.retire(topic, purpose, self._clock.now(), force=force)
         await self._carried_out(0)
+        if topic == DEAD:
+            await self._deaths.look()
 
     async def _carried_out(self, count: int) -> int:
         """Return `count` once what an operator changed is durable."""

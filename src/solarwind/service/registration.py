@@ -17,7 +17,7 @@ from ..engine.base import Engine, Since
 from ..errors import BadArgument
 from ..failure import MAX_SECONDS, Retry
 from ..limits import Limits
-from ..names import check_purpose, check_topic
+from ..names import DEAD, RESERVED, check_heard, check_purpose, check_topic
 from ..options import check_count, check_seconds, check_since, check_type
 from ..origin import this_process
 from ..plugins import load_exchange, registered
@@ -25,6 +25,7 @@ from ..rate import check_rate
 from ..shares import SHADOW, Share, check_rollout
 from ..timing import MAX_DELAY_NS, check_delay
 from .bound import Around, bound
+from .dead import Of, only
 from .hints import innermost
 from .runner import Runner
 from .signature import Handler
@@ -69,6 +70,7 @@ class Registration(msgspec.Struct, eq=False):
     concurrency: int
     origin: FunctionOrigin
     unnamed: bool  # the purpose is the function's name
+    only: Of | None = None  # of what is fired on `solarwind.dead`, the deaths that it gets
     runner: Runner | None = None
     instance: int = 0
     joining: asyncio.Task[None] | None = None
@@ -78,6 +80,8 @@ class Registration(msgspec.Struct, eq=False):
     ) -> None:
         """Join, with a `Runner` that handles nothing before `begun`. Raise what the engine raises."""
         handler = bound(self.handler, around)
+        if self.only is not None:
+            handler = only(handler, self.only)
         if self.join.timeout_ns:
             handler = timed(handler, self.join.timeout_ns / 1e9)
         runner = Runner(engine, self.join, handler, self.concurrency, begun, limits, context)
@@ -89,6 +93,28 @@ class Registration(msgspec.Struct, eq=False):
         runner.enter(self.instance)
         self.runner = runner
 
+    def below(self, prefix: str | None) -> Registration:
+        """Return a registration of its own, on the topic with that prefix; what the dispatcher fires on has none. Raise
+        `BadName`."""
+        changed: dict[str, Any] = {}
+        of = self.only
+        if prefix is not None and of is not None:
+            of = of.below(prefix)
+            changed = {"purpose": of.hook}
+        elif prefix is not None and not self.join.topic.startswith(RESERVED):
+            changed = {"topic": check_topic(f"{prefix}.{self.join.topic}")}
+        return msgspec.structs.replace(self, join=msgspec.structs.replace(self.join, **changed), only=of)
+
+    def of_deaths(self, function: Any, handler: Handler | None) -> list[Registration]:
+        """Return the registration of the handler of its deaths, which goes with it; none without one, and of a shadow,
+        nothing of which is to have an effect."""
+        if handler is None or self.join.rollout == SHADOW:
+            return []
+        of, at_once = Of(self.join.topic, self.join.purpose), concurrency_of(handler, None)
+        join = stated(DEAD, of.hook, version=self.join.version, retry=Retry(), room=at_once)
+        origin = FunctionOrigin.of(function)
+        return [Registration(self.function, handler, join, "now", at_once, origin, unnamed=False, only=of)]
+
     async def leave(self, engine: Engine, grace: float) -> None:
         """Leave, if it has joined; handlers have `grace` seconds to finish."""
         self.joining = None
@@ -99,6 +125,11 @@ class Registration(msgspec.Struct, eq=False):
                 await runner.stop(grace)
             finally:
                 await engine.leave(self.instance)
+
+
+def concurrency_of(handler: Handler, stated: int | None) -> int:
+    """Return how many events an instance handles at once, as stated or by default."""
+    return stated or (10 if handler.is_async else 1)
 
 
 class Options(TypedDict, total=False):
@@ -184,7 +215,7 @@ def handled_here(join: Join) -> Join:
 
 def check_join(join: Join, since: Since) -> None:
     """Raise `BadName` and `BadArgument` for an invalid registration, also one from another process."""
-    check_topic(join.topic)
+    check_heard(join.topic)
     check_purpose(join.purpose)
     load_exchange(join.exchange)
     check_count("version", join.version)

@@ -19,6 +19,7 @@ pytest.register_assert_rewrite("solarwind.testing.rules")
 
 from .rules.around import AroundRules  # noqa: E402
 from .rules.causes import CauseRules  # noqa: E402
+from .rules.deaths import DeathRules  # noqa: E402
 from .rules.definitions import DefinitionRules  # noqa: E402
 from .rules.delay import DelayRules  # noqa: E402
 from .rules.exchanges import ExchangeRules  # noqa: E402
@@ -49,6 +50,7 @@ __all__ = ["EngineContract", "LocalPlace", "Place", "a_while", "on_loop", "until
 class EngineContract(
     AroundRules,
     CauseRules,
+    DeathRules,
     DefinitionRules,
     DelayRules,
     ExchangeRules,
