@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -256,6 +257,12 @@ def test_listen_rejects_events_without_a_key_where_it_is_told_to(url: str, start
     answer = start("listen", "t", "--purpose", "q", "--key-missing", "ignore", "--url", url).end()
     assert (answer.code, answer.out) == (1, "")
     assert "expected key_missing 'handle' or 'reject', got 'ignore'" in answer.err
+
+
+def test_fire_on_a_topic_that_is_the_dispatcher_s_is_refused_before_a_store_is_made(tmp_path: Path) -> None:
+    answer = call("fire", "solarwind.dead", "1", "--url", f"sqlite:///{tmp_path}/none.db")
+    assert (answer.code, "'solarwind.dead', on which only the dispatcher fires" in answer.err) == (1, True)
+    assert not (tmp_path / "none.db").exists()
 
 
 def test_listen_states_the_limits_of_its_purpose(url: str, start: Start) -> None:

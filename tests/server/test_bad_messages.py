@@ -111,6 +111,12 @@ REFUSED: dict[str, tuple[wire.Message, str]] = {
     "a number that would be another's id": (wire.Submit(7, batch(first=2**30)), "protocol"),
     "numbers that would end as another's id": (wire.Submit(7, batch(first=2**30 - 1, count=2)), "protocol"),
     "a content type that is two headers": (wire.Submit(7, batch(content="text/plain\r\nx: y")), "bad-name"),
+    "a topic that is the dispatcher's": (wire.Submit(7, batch("solarwind.dead")), "bad-name"),
+    "a topic on which nothing is ever fired": (join(topic="solarwind.x"), "bad-name"),
+    "a schedule on a topic that is the dispatcher's": (
+        call("declare_schedule", topic="solarwind.dead", name="s", every="5m"),
+        "bad-name",
+    ),
     "a content type without an end": (wire.Submit(7, batch(content="x" * 201)), "bad-name"),
     "one invalid content type": (wire.Submit(7, batch(count=2, content=["text/plain", ""])), "bad-name"),
     "room for more than there is": (join(room=2**63), "bad-argument"),
