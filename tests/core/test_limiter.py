@@ -224,6 +224,19 @@ def test_a_shadow_keeps_to_limits_of_its_own() -> None:
     assert sorted(versions) == [1, 1, 2]
 
 
+def test_a_shadow_that_ends_while_it_waits_for_its_rate_gets_nothing_more() -> None:
+    bench = Bench()
+    bench.join(room=10)
+    shadow = bench.join(version=2, rollout="shadow", rate="1/s", room=10)
+    bench.fire(5)
+    for offer in bench.take():
+        bench.report(offer, done=offer.picks)
+    bench.dispatcher.versions.share("T", "p", 2, 0.0, bench.now)
+    bench.carry_out()
+    bench.pass_time(1)
+    assert shadow not in bench.given()
+
+
 def test_a_slow_rate_is_kept_over_a_restart() -> None:
     bench = Bench(durable=True)
     bench.join(rate="1/m", room=10)

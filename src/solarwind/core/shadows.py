@@ -253,7 +253,8 @@ class Shadows:
         """Begin and end shadows as the rollout says, at the topic's end."""
         wanted = purpose.main.state.rollout.shadows
         for version in [version for version in purpose.shadows if version not in wanted]:
-            purpose.shadows.pop(version).track.delay = None  # so that its timer finds nothing to do
+            ended = purpose.shadows.pop(version)
+            ended.track.delay = ended.limiter = None  # so that its timers find nothing to do
         for version in wanted:
             if version not in purpose.shadows:
                 shadow = purpose.shadows[version] = Shadow(purpose, version, end, self._dispatcher.limits)

@@ -121,9 +121,9 @@ def with_limits(random: Random, plans: list[PurposePlan]) -> list[PurposePlan]:
     """Return the purposes, some of them with limits."""
     found = []
     for plan in plans:
-        if random.random() < 0.2:
+        if random.random() < 0.12:
             plan = msgspec.structs.replace(plan, rate=random.choice(("2/s", "30/m", "20/s", "90/s", "1000/s")))
-        if random.random() < 0.2:
+        if random.random() < 0.12:
             plan = msgspec.structs.replace(plan, at_most={each: random.randint(1, 4) for each in plan.versions})
         found.append(plan)
     return found

@@ -39,7 +39,7 @@ class World:
         self.retry = Retry(self.attempts, wait=random.choice((0.0, 0.5, 5.0)), factor=2.0, ceiling=20.0)
         self.durable = random.random() > 0.15
         self.plans = sim_plans.with_delays(Random(-seed - 2), sim_plans.make_plans(random))
-        self.plans = sim_plans.with_limits(Random(-seed - 3), self.plans)
+        self.plans = sim_plans.with_limits(Random(-seed - 7), self.plans)
         self.allergic = random.sample(self.plans, random.randint(1, len(self.plans)))  # their handlers die of poison
         self.processes = random.choice(((HOME,), (HOME, ""), (HOME, "x"), ("x", "y"), (HOME, "", "x", "y")))
         self.disk = Disk(forgets=random.random() < 0.5)
