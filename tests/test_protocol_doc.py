@@ -47,7 +47,7 @@ BUSY = 2_500_000
 SESSION: list[wire.Message] = [
     wire.Hello("shop/42", None, SECRET),
     wire.Welcome("vm/solarwind:7400", 15.0, 8 << 20, 1 << 20, 4_096, 1 << 20),
-    wire.Join(1, 1, msgspec.Raw(wire.encode(Join("video.uploaded", "Encode")))),
+    wire.Join(1, 1, msgspec.Raw(msgspec.msgpack.encode({"topic": "video.uploaded", "purpose": "Encode"}))),
     wire.Done(1),
     wire.Submit(2, BATCH.data),
     wire.Accepted([2]),

@@ -25,6 +25,7 @@ if _typing.TYPE_CHECKING:
     from .failure import Later, Reject, Retry
     from .handlers import Handlers
     from .limits import Limits
+    from .records import Dead
     from .service.middleware import Handing
     from .shares import Share
     from .wind import SolarWind
@@ -37,6 +38,7 @@ __all__ = [
     "Busy",
     "Cause",
     "ConflictError",
+    "Dead",
     "Depends",
     "Event",
     "Handing",
@@ -57,7 +59,18 @@ __all__ = [
 ]
 
 # The modules in which the names are, the cheapest first.
-_MODULES = "errors", "limits", "shares", "failure", "event", "depends", "service.middleware", "handlers", "wind"
+_MODULES = (
+    "errors",
+    "limits",
+    "shares",
+    "failure",
+    "event",
+    "depends",
+    "records",
+    "service.middleware",
+    "handlers",
+    "wind",
+)
 
 
 def __getattr__(name: str) -> _typing.Any:

@@ -5,20 +5,27 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 
 import msgspec
 
-from .core.effects import Join
-from .engine.base import Since
 from .errors import BadArgument
 from .failure import Retry
 from .names import check_purpose, check_topic, shown
-from .options import check_count, check_topic_given
+from .options import check_count, check_seconds, check_topic_given
 from .records import HandlerInfo
-from .service.registration import FunctionOrigin, Registration, Registrations, stated
+from .service.dead import inspect_on_dead
+from .service.registration import (
+    FunctionOrigin,
+    Options,
+    Registration,
+    Registrations,
+    concurrency_of,
+    shows_options,
+    stated,
+)
 from .service.signature import MAX_BATCH, inspect_handler
-from .shares import Share
+from .service.timed import check_may_be_timed
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -44,22 +51,17 @@ class Registering:
             for each in self._registrations
         )
 
+    @shows_options
     def on(
         self,
         topic: str,
         *,
         purpose: str | None = None,
-        exchange: str = "direct",
-        version: int = 1,
-        key: str | None = None,
-        key_missing: str = "handle",
-        since: Since = "now",
-        retry: Retry | None = None,
-        lease: float | timedelta = 30.0,
         concurrency: int | None = None,
         batch: int | None = None,
-        delay: float | timedelta | str | None = None,
-        rollout: str | float | Share | None = None,
+        timeout: float | timedelta | None = None,
+        on_dead: Callable[..., Any] | None = None,
+        **options: Unpack[Options],
     ) -> Callable[[F], F]:
         """Register a function to handle the events of a topic for a purpose. Each call is one service instance.
 
@@ -73,7 +75,11 @@ class Registering:
         - `lease`: seconds of silence with events in hand after which they go to another instance
         - `concurrency`: how many events it handles at once; 10 for `async def`, 1 for `def`, which runs on a thread
         - `batch`: how many events a batch handler gets at once; at most 500, which is the default
+        - `timeout`: seconds (or a timedelta) after which a call of an `async def` is cancelled: the attempt has failed
+        - `on_dead`: a function that is called with a `Dead` when one of the purpose's events becomes a dead letter
         - `delay`: seconds (a timedelta, "5m") after which it gets each event, in order; others get it at once
+        - `rate`: how many events the purpose is handed out, over all instances: "100/s", also for m, h and d
+        - `at_most`: how many events of the purpose are in flight at most, over all instances
         - `rollout`: what a version first seen beside others does: "newest" (if not given), it becomes current; "hold",
           it gets nothing yet; "shadow", it gets copies and is only compared; `Share(0.1)` or 0.1, it has a tenth
 
@@ -87,17 +93,22 @@ class Registering:
             check_count("concurrency", concurrency)
         if batch is not None:
             check_count("batch", batch, MAX_BATCH)
-        name = "?" if purpose is None else purpose
-        join = Join(topic, name, exchange, version, key, retry or Retry(), key_missing=key_missing)
-        common = stated(join, since, lease, rollout, delay)
+        timeout_ns = 0 if timeout is None else int(check_seconds("a timeout", timeout, some=True) * 1e9)
+        options["retry"] = options.get("retry") or Retry()
+        common, since = stated(topic, "?" if purpose is None else purpose, **options), options.get("since", "now")
+        hearing = None if on_dead is None else inspect_on_dead(on_dead, common.exchange)
 
         def register(function: F) -> F:
             handler = inspect_handler(function, batch)
-            at_once = concurrency or (10 if handler.is_async else 1)
+            if timeout is not None:
+                check_may_be_timed(handler)
+            at_once = concurrency_of(handler, concurrency)
             room = at_once * handler.batch if handler.is_batch else at_once
-            join = msgspec.structs.replace(common, purpose=check_purpose(purpose or handler.purpose), room=room)
+            named = check_purpose(purpose or handler.purpose)
+            join = msgspec.structs.replace(common, purpose=named, room=room, timeout_ns=timeout_ns)
             origin = FunctionOrigin.of(function)
-            self._register([Registration(function, handler, join, since, at_once, origin, unnamed=purpose is None)])
+            own = Registration(function, handler, join, since, at_once, origin, unnamed=purpose is None)
+            self._register([own, *own.of_deaths(on_dead, hearing)])
             return function
 
         return register
@@ -163,8 +174,4 @@ class Handlers(Registering):
 
 def _moved(registrations: list[Registration], prefix: str | None) -> list[Registration]:
     """Return registrations of their own, with the prefix. Raise `BadName`."""
-    moved = []
-    for each in registrations:
-        topic = each.join.topic if prefix is None else check_topic(f"{prefix}.{each.join.topic}")
-        moved.append(msgspec.structs.replace(each, join=msgspec.structs.replace(each.join, topic=topic)))
-    return moved
+    return [each.below(prefix) for each in registrations]

@@ -14,6 +14,8 @@ _CONTENT = re.compile(r"[!-~]([ -~]{0,198}[!-~])?")
 _MAX_CHARACTERS = 200
 MAX_SCHEDULE = _MAX_CHARACTERS - 50  # the ids of its events are made from its name
 _MAX_KEY_BYTES = 256
+RESERVED = "solarwind."  # begins the topics on which only the dispatcher fires
+DEAD = "solarwind.dead"  # on which it fires an event for each that dies
 MAX_SOCKET_PATH = 107  # bytes: the kernel keeps 108, with a NUL at the end
 
 
@@ -27,6 +29,28 @@ def check_topic(topic: object) -> str:
         raise BadName(f"expected {expected}, got {shown(name)}{_where(name)}")
     if len(name) > _MAX_CHARACTERS:
         raise BadName(f"expected {expected}, got {len(name)} characters: {shown(name)}")
+    return name
+
+
+def check_fired(topic: object) -> str:
+    """Return `topic` if anybody may fire on it, else raise `BadName`."""
+    name = check_topic(topic)
+    if name.startswith(RESERVED):
+        raise BadName(
+            f"expected a topic that does not begin with {RESERVED!r}, got {name!r}, on which only the dispatcher "
+            "fires: choose another name"
+        )
+    return name
+
+
+def check_heard(topic: object) -> str:
+    """Return `topic` if anything is ever fired on it, else raise `BadName`."""
+    name = check_topic(topic)
+    if name.startswith(RESERVED) and name != DEAD:
+        raise BadName(
+            f"expected a topic that does not begin with {RESERVED!r}, or {DEAD!r}, got {name!r}, on which the "
+            "dispatcher never fires: choose another name"
+        )
     return name
 
 

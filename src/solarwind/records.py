@@ -94,6 +94,10 @@ class PurposeStatistics(msgspec.Struct, frozen=True, gc=False):
     `delayed_until` is when the first of them is handed out, and None where there is none, or where earlier ones are
     still to be.
 
+    `rate` and `at_most` are the limits of the purpose, as the current version states them, such as "100/s" events
+    handed out and 4 in flight; None where it states none. It is `limited` while events wait
+    for one of them though instances have room.
+
     `version_states` has the state of each of the `versions`: see `VersionInfo`. `version_joined` has when its first
     instance joined, None where that is not known. `times` has how long their events took, for those that handled any
     since the dispatcher started.
@@ -119,6 +123,9 @@ class PurposeStatistics(msgspec.Struct, frozen=True, gc=False):
     delayed: int = 0
     delayed_until: datetime | None = None
     version_joined: tuple[datetime | None, ...] = ()
+    rate: str | None = None
+    at_most: int | None = None
+    limited: bool = False
 
 
 class Statistics(msgspec.Struct, frozen=True):
@@ -150,7 +157,8 @@ class InstanceInfo(msgspec.Struct, frozen=True, gc=False):
     says nothing while it has none. `in_hand` events are with it, and it has `room` for so many together. `state` is
     "running"; "silent" once its lease ended; or "leaving". `settled` counts the events that it has handled, and `rate`
     is how many a second, as a mean of about the last ten seconds. `error` is why its last event failed, None where none
-    did. Where its version is a shadow, these are of copies, which no count of the purpose has.
+    did. Where its version is a shadow, these are of copies, which no count of the purpose has. `timeout` is how many
+    seconds its handler may take for a call, None where it states none.
     """
 
     topic: str
@@ -166,6 +174,22 @@ class InstanceInfo(msgspec.Struct, frozen=True, gc=False):
     settled: int
     rate: float
     error: str | None
+    timeout: float | None = None
+
+
+class Dead(msgspec.Struct, frozen=True):
+    """The payload of an event on `solarwind.dead`: which event died, for which purpose, and of which error. `time` is
+    when it did, after so many `attempts`, and `fired` when the event was fired."""
+
+    topic: str
+    id: str
+    purpose: str
+    version: int
+    error: str
+    attempts: int
+    time: datetime
+    key: str | None = None
+    fired: datetime | None = None
 
 
 def sorted_instances(instances: Iterable[InstanceInfo]) -> list[InstanceInfo]:
@@ -263,7 +287,9 @@ class VersionInfo(msgspec.Struct, frozen=True):
     `mean_s` is how long its handler took since the dispatcher started, as a mean, and `p95_s` about how long at most
     for 95 of a hundred events, a shadow's copies included: see `VersionTimes`. They are None where it handled none.
     `handled` counts the attempts since then, those at a shadow's copies included, and `settled` the events that they
-    settled: the other attempts failed, or said later. `delay` is how many seconds an event waits before it gets it."""
+    settled: the other attempts failed, or said later. `delay` is how many seconds an event waits before it gets it.
+    `rate` and `at_most` are the limits that it states: they are the purpose's while it is current, or its own as a
+    shadow."""
 
     version: int
     state: str
@@ -280,6 +306,8 @@ class VersionInfo(msgspec.Struct, frozen=True):
     handled: int = 0
     settled: int = 0
     delay: float = 0.0
+    rate: str | None = None
+    at_most: int | None = None
 
 
 class ScheduleInfo(msgspec.Struct, frozen=True):

@@ -11,17 +11,15 @@ from functools import partial
 from threading import get_ident
 from time import monotonic
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 from .asyncapi import document
-from .core.effects import Join
 from .declaring import Declaring
-from .engine.base import NOTHING, Engine, Since
+from .engine.base import NOTHING, Engine
 from .engine.running import Running
 from .engine.tasks import complete
 from .errors import BadArgument, SolarWindError, Unavailable
 from .event import Event
-from .failure import Retry
 from .handlers import Registering
 from .lifecycle import Life, finish, log_draining
 from .limits import Limits
@@ -33,11 +31,10 @@ from .outbox.effects import Effects
 from .records import SchemaInfo
 from .schema import read_schema
 from .service.middleware import Middleware, check_middleware
-from .service.registration import Registration, described, handled_here, stated
+from .service.registration import Options, Registration, described, handled_here, shows_options, stated
 from .service.runner import handling
 from .service.settling import wait_idle
 from .service.stream import Reader, Stream, check_free
-from .shares import Share
 from .urls import open_engine
 
 if TYPE_CHECKING:
@@ -187,25 +184,11 @@ class SolarWind(Life, Registering, Effects, Declaring):
             await asyncio.wait([registration.joining])
         await registration.leave(self._engine, self.grace)
 
-    def listen(
-        self,
-        topic: str,
-        purpose: str,
-        *,
-        exchange: str = "direct",
-        version: int = 1,
-        key: str | None = None,
-        key_missing: str = "handle",
-        since: Since = "now",
-        retry: Retry | None = None,
-        lease: float | timedelta = 30.0,
-        delay: float | timedelta | str | None = None,
-        rollout: str | float | Share | None = None,
-    ) -> Stream:
+    @shows_options
+    def listen(self, topic: str, purpose: str, **options: Unpack[Options]) -> Stream:
         """Return the events of a purpose as an async iterator; asking for the next settles the last. See `on` and
         `Stream`. Without `retry`, what the version stated before is left as it is."""
-        join = Join(topic, purpose, exchange, version, key, retry, key_missing=key_missing)
-        join = stated(join, since, lease, rollout, delay)
+        join, since = stated(topic, purpose, **options), options.get("since", "now")
 
         async def enter() -> Reader:
             self._check_running()

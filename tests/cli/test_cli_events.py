@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -256,6 +257,22 @@ def test_listen_rejects_events_without_a_key_where_it_is_told_to(url: str, start
     answer = start("listen", "t", "--purpose", "q", "--key-missing", "ignore", "--url", url).end()
     assert (answer.code, answer.out) == (1, "")
     assert "expected key_missing 'handle' or 'reject', got 'ignore'" in answer.err
+
+
+def test_fire_on_a_topic_that_is_the_dispatcher_s_is_refused_before_a_store_is_made(tmp_path: Path) -> None:
+    answer = call("fire", "solarwind.dead", "1", "--url", f"sqlite:///{tmp_path}/none.db")
+    assert (answer.code, "'solarwind.dead', on which only the dispatcher fires" in answer.err) == (1, True)
+    assert not (tmp_path / "none.db").exists()
+
+
+def test_listen_states_the_limits_of_its_purpose(url: str, start: Start) -> None:
+    options = ("--rate", "500/s", "--at-most", "1", "--since", "beginning", "--count", "2")
+    fire(url, 1, 2)
+    assert len(start("listen", "t", "--purpose", "p", *options, "--url", url).end().lines) == 2
+    (found,) = done("purposes", "t", "--url", url, "--json").json
+    assert (found["rate"], found["at_most"]) == ("500/s", 1)
+    answer = start("listen", "t", "--purpose", "q", "--rate", "100", "--url", url).end()
+    assert (answer.code, "expected a rate such as '100/s'" in answer.err) == (1, True)
 
 
 def test_listen_states_the_delay_of_its_purpose(url: str, start: Start) -> None:

@@ -20,6 +20,7 @@ from solarwind.core.dispatcher import Dispatcher
 from solarwind.core.effects import Report
 from solarwind.core.exchange import Direct
 from solarwind.core.instance import Instance
+from solarwind.core.limiter import Limiters
 from solarwind.core.log import Stored
 from solarwind.core.process import Process
 from solarwind.core.purpose import Purpose
@@ -52,7 +53,7 @@ PER_THOUSAND = {
     "shadows differed": 10,
     "released": 4_000, "releases": 400, "releases without room": 20, "crashes after a release": 8, "clocks set": 300,
     "starts in the past": 100,
-    "expired": 800, "waited for a delay": 4_000,
+    "expired": 800, "waited for a delay": 4_000, "at a rate": 4_000, "at the maximum": 2_000,
 }  # fmt: skip
 
 
@@ -315,6 +316,22 @@ def _wait_for_the_clock_that_was_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(State, "set_back", lambda self, earlier, now: None)
 
 
+def _take_no_rate_into_account(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Limiters, "handed_out", lambda *told: None)
+
+
+def _hand_out_whatever_is_in_flight(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Purpose, "in_flight", 0)
+
+
+def _never_go_on_at_a_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Limiters, "due", lambda *told: [])
+
+
+def _begin_a_slow_rate_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("solarwind.core.limiter.NOTED_NS", 1 << 62)
+
+
 MUTATIONS: list[Callable[[pytest.MonkeyPatch], None]] = [
     _ignore_fencing,
     _settle_for_others,
@@ -346,10 +363,15 @@ MUTATIONS: list[Callable[[pytest.MonkeyPatch], None]] = [
     _forget_what_is_due_next,
     _release_earlier,
     _wait_for_the_clock_that_was_wrong,
+    _take_no_rate_into_account,
+    _hand_out_whatever_is_in_flight,
+    _never_go_on_at_a_rate,
+    _begin_a_slow_rate_anew,
 ]
 QUICKLY_FOUND = [
     *(_ignore_fencing, _settle_for_others, _let_go_of_a_key_while_its_event_waits, _lose_what_is_given_back),
     *(_never_end_a_lease, _retry_at_once, _copy_twice, _skip_an_event, _make_last_attempts_beside_others),
+    *(_take_no_rate_into_account, _hand_out_whatever_is_in_flight),
 ]
 
 

@@ -26,6 +26,7 @@ def _of(file: str, *faults: tuple[str, ...]) -> list[Fault]:
 
 _SPANS = "core/test_spans.py"
 _EXCHANGE = "core/test_exchange.py"
+_LIMITER = "core/test_limiter.py"
 _ROLLOUT = "core/test_rollout.py"
 _SHADOWS = "core/test_shadows.py"
 _DISPATCHER = "core/test_dispatcher.py"
@@ -83,6 +84,8 @@ EXPIRY = _of(
 
 STATE = _of(
     "core/state.py",
+    ("            join.retry or retry,\n", "            join.retry or Retry(),\n", _DISPATCHER),
+    ("self.limited_until -= earlier", "pass", _LIMITER),
     ("self._finish(change.expired)", "pass"),
     ("self.floor = self.reach = change.created.since", "self.floor = self.reach = 0"),
     ("self.created_at = change.created.at", "pass"),
@@ -307,7 +310,6 @@ REGISTRY = _of(
     ("self._looking.update(dict.fromkeys(purpose.tracks.values()))", "pass", _ROLLOUT),
     ("until = topic.end if state.copied_to is None else", "until = 0 if state.copied_to is None else"),
     ("self.remove_instance(purpose, instance, now, died=died)\n", "pass\n"),
-    ("join.retry or (before.retry if before is not None else Retry())", "join.retry or Retry()", _DISPATCHER),
     ("self.changes.append(Change(*track.key, retired=True))", "pass"),
     ("            track.rewind()\n", "            pass\n", _ROLLOUT),
     ("            spans.difference_update(redriven)\n", "", _ROLLOUT),
@@ -553,7 +555,74 @@ DELAY = [
     ),
 ]
 
+LIMITER = _of(
+    "core/limiter.py",
+    ("max(limiter.next, now - rate.slack) + count", "limiter.next + count"),
+    ("1 + (now - max(limiter.next, now - rate.slack))", "(now - max(limiter.next, now - rate.slack))"),
+    ("1 + (now - max(limiter.next, now - rate.slack))", "1 + rate.slack"),
+    ("min(limiter.next, now + rate.interval)", "limiter.next", _LIMITER),
+    ("if count > 0:", "if True:"),
+    ("self._dispatcher.wake(when, track, LIMITED)", "pass"),
+    ("limiter.at == when", "True", _LIMITER),
+    ("if first is track else 0", "if True else 0", _LIMITER),
+    ("self._dispatcher.put_off(first)", "pass", _LIMITER),
+    ("purpose.in_flight if track.shadow is None else track.shadow.in_hand", "purpose.in_flight", _LIMITER),
+    ("limiter.next = stated, max(", "limiter.next = stated, min("),
+    ("sum([each.chosen is not None for each in tracks])", "0", _LIMITER),
+    ("Change(*main.key, limited_until=limiter.next)", "Change(*main.key)", _LIMITER),
+)
+
+_TIMEOUT = "test_contract.py::TestMemory::test_a_call_that_takes_longer_is_cancelled_and_is_a_failed_attempt"
+_RETURNS_ANYHOW = (
+    "test_contract.py::TestMemory::test_a_handler_that_returns_though_it_was_cancelled_has_failed_and_later_counts"
+)
+
+TIMED = _of(
+    "service/timed.py",
+    ("asyncio.timeout(seconds)", "asyncio.timeout(seconds * 1e6)", _TIMEOUT),
+    ("raise TimeoutError(late) from error", "raise", _TIMEOUT),
+    ("if limit.expired():  #", "if False:  #", _RETURNS_ANYHOW),
+    (' or outcome_of(error).verdict != "retry"', "", _RETURNS_ANYHOW),
+)
+
+_DEATHS = "test_deaths.py"
+_NO_LOOP = "test_contract.py::TestMemory::test_the_death_of_a_purpose_that_hears_of_deaths_is_not_told"
+_ONLY_ITS_OWN = "test_contract.py::TestMemory::test_on_dead_is_called_for_each_death_of_its_purpose_and_no_other"
+_SHADOWS_HEAR_NOTHING = "test_contract.py::TestMemory::test_a_shadow_does_not_hear_of_the_deaths_of_its_purpose"
+
+DEATHS = [
+    *_of(
+        "core/deaths.py",
+        ("if track.topic != DEAD and", "if", _NO_LOOP),
+        ("(self.heard_here or self.heard_elsewhere)", "True", _DEATHS),
+    ),
+    *_of(
+        "engine/local.py",
+        (
+            "            await self._deaths.fire(self._commits)\n",
+            "            self._loop.create_task(self._deaths.fire(self._commits))\n",
+            _DEATHS,
+        ),
+    ),
+    *_of("engine/deaths.py", ("or await self._read(topic, position)", "or None", _DEATHS)),
+    *_of(
+        "service/dead.py",
+        (
+            "if event.decode(Of) == of:\n            refuse_unrun(await",
+            "if True:\n            refuse_unrun(await",
+            _ONLY_ITS_OWN,
+        ),
+    ),
+    *_of(
+        "service/registration.py",
+        ("if handler is None or self.join.rollout == SHADOW:", "if handler is None:", _SHADOWS_HEAR_NOTHING),
+    ),
+]
+
 FAULTS = [
+    *DEATHS,
+    *TIMED,
+    *LIMITER,
     *SPANS,
     *DELAY,
     *EXPIRY,

@@ -145,6 +145,18 @@ async def test_a_key_or_an_id_that_is_none_is_refused(port: int) -> None:
         assert await doors.stored() == []
 
 
+@on_loop
+async def test_nobody_fires_on_a_topic_that_is_the_dispatcher_s(port: int) -> None:
+    async with at(port) as doors:
+        for topic in ("solarwind.dead", "solarwind.x"):
+            for kind in (JSON, NDJSON, BYTES):
+                headers = {"content-type": kind}
+                work = doors.http.post(f"/v1/topics/{topic}/events", content=b"1", headers=headers)
+                await doors.refused(
+                    work, 400, "bad-name", "expected a topic that does not begin with 'solarwind.', got"
+                )
+
+
 # Bytes ---------------------------------------------------------------------------------------------------
 
 

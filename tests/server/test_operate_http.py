@@ -70,6 +70,9 @@ def record(info: PurposeInfo) -> dict[str, Any]:
         "delay": counts.delay,
         "delayed": counts.delayed,
         "delayed_until": None,
+        "rate": None,
+        "at_most": None,
+        "limited": False,
         "version_joined": msgspec.json.decode(msgspec.json.encode(counts.version_joined)),
     }
 

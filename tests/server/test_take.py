@@ -85,9 +85,9 @@ async def serving(host: Host, store: str = "memory://", **settings: Any) -> Asyn
 
 
 @asynccontextmanager
-async def here() -> AsyncIterator[Client]:
+async def here(**options: Any) -> AsyncIterator[Client]:
     """Yield a client of a server on this loop, whose time leaps."""
-    async with served(Server("memory://")) as port:
+    async with served(Server("memory://", **options)) as port:
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as http:
             yield Client(http)
 
@@ -204,6 +204,35 @@ async def test_of_a_key_one_event_comes_at_a_time_in_order(host: Host) -> None:
             assert [event["n"] for event in data(events)] == expected
             assert await client.take(max=10, **keyed) == [], "while those of the keys are out"
             await client.settle(done=tokens(events))
+
+
+@on_loop
+async def test_takes_and_webhooks_state_the_limits_of_a_purpose_and_keep_to_them() -> None:
+    async with here(webhook_networks=["127.0.0.1"]) as client:
+        limits = {"at_most": 2, "rate": "1000/s"}
+        await client.begin(*range(5), **limits)
+        first = await client.take(max=10, wait=10, **limits)
+        assert len(first) == 2
+        assert await client.take(max=10, **limits) == []
+        counts = await client.counts()
+        assert (counts["rate"], counts["at_most"], counts["limited"], counts["in_flight"]) == ("1000/s", 2, False, 2)
+        await client.settle(done=[first[0]["token"]])
+        assert len(await client.take(max=10, wait=10, **limits)) == 1
+        hooks = f"/v1/topics/orders/purposes/{quote(PURPOSE, safe='')}/webhooks/hook"
+        hook = {"url": "http://127.0.0.1:9/", "handshake": False}
+        for other in ({}, {"at_most": 3, "purpose_rate": "1000/s"}, {"at_most": 2, "purpose_rate": "1/s"}):
+            answer = await client.http.put(hooks, json=hook | other)
+            assert answer.status_code == 409, answer.text
+            assert "stated exchange 'direct' with rate='1000/s' with at_most=2" in answer.json()["detail"]
+        answer = await client.http.put(hooks, json=hook | {"at_most": 2, "purpose_rate": "1000/s"})
+        assert answer.is_success, answer.text
+        for bad in ({"rate": "100"}, {"rate": "0/s"}, {"at_most": 0}):
+            answer = await client.ask("take", bad, status=400)
+            assert answer["detail"].startswith("expected a")
+        answer = await client.http.put(hooks, json=hook | {"purpose_rate": "100/fortnight"})
+        assert (answer.status_code, answer.json()["detail"][:15]) == (400, "expected a rate")
+        metrics = (await client.http.get("/metrics")).text
+        assert "solarwind_purpose_limited{" in metrics
 
 
 @on_loop

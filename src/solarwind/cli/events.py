@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 import typer
 
 from ..errors import BadPayload, SolarWindError, TooLarge
-from ..names import check_id, check_key, check_topic
+from ..names import check_fired, check_id, check_key
 from ..shares import read_rollout
 from ..text import plain
 from .options import DEFAULT_URL, JsonOption, TopicArgument, UrlOption, duration, moment, option, time, time_or_duration
@@ -65,7 +65,7 @@ def fire(
     """Fire an event, and print its id once it is accepted."""
 
     # Arguments are checked before a store is opened or created.
-    check_topic(topic)
+    check_fired(topic)
     if key is not None:
         check_key(key)
     if id is not None:
@@ -247,6 +247,12 @@ def listen(
     delay: Annotated[
         str, option("delay", "How long after it was accepted the purpose gets an event, such as 30s or 2h.")
     ] = "0",
+    rate: Annotated[
+        str | None, option("rate", "How many events the purpose is handed out, over all its instances, such as 100/s.")
+    ] = None,
+    at_most: Annotated[
+        int | None, option("at-most", "How many events of the purpose are in flight, over all its instances.", min=1)
+    ] = None,
     url: UrlOption = DEFAULT_URL,
     json: JsonOption = False,
 ) -> None:
@@ -269,6 +275,8 @@ def listen(
         since=begin,
         rollout=read_rollout(rollout),
         delay=duration(delay, "--delay"),
+        rate=rate,
+        at_most=at_most,
     )
     try:
         asyncio.run(_listen(wind, stream, count, _json_line if json else _line))

@@ -90,13 +90,19 @@ class Crashes:
             process.waiting.remove(track)
             track.chosen = None
             self.proceed(process, now)
-        if track.chosen is None and (candidates := self._candidates(track)):
+        if track.chosen is None and (candidates := self._candidates(track)) and self._may_go(track, now):
             process = min([each.process for each in candidates], key=lambda each: (len(each.waiting), each.in_hand))
             process.waiting.append(track)
             track.chosen = process
         if track.chosen is not None:
             self.proceed(track.chosen, now)
         return track.chosen is not None
+
+    def _may_go(self, track: Track, now: int) -> bool:
+        """Return whether the purpose's limits leave room for a last attempt. While a process is made ready for it, that
+        is kept free; otherwise the track waits, and the process does not."""
+        limiter = track.limiter
+        return limiter is None or self._dispatcher.limiters.room(track, limiter, 1, now) > 0
 
     def _candidates(self, track: Track, process: Process | None = None) -> list[Instance]:
         """Return the instances that may get a last attempt of the track, in that process or any."""

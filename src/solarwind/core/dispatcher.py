@@ -35,7 +35,8 @@ from .effects import Failure, Fetch, Offer, Report
 from .exchange import Direct, Exchange, Portions
 from .expiry import MAX_TOGETHER, Expiry
 from .facts import Note
-from .instance import MAX_LAST_ERROR, MAX_ROOM, Instance, Lease
+from .instance import MAX_LAST_ERROR, Instance, Lease, limit_to_parts
+from .limiter import LIMITED, Limiter, Limiters
 from .log import Log, Stored
 from .process import Process
 from .purpose import Purpose
@@ -61,6 +62,7 @@ class Dispatcher(Registry):
         self.crashes = Crashes(self)
         self.delays = Delays(self)
         self.expiry = Expiry(self)
+        self.limiters = Limiters(self)
         self.shadows = Shadows(self)
         self.versions = Versions(self)
 
@@ -140,11 +142,15 @@ class Dispatcher(Registry):
 
     def exchange(self, track: Track, now: int) -> None:
         """Hand out what the track has, as far as its instances have room."""
-        self._hand_out(track, now)
+        if (limiter := track.limiter) is not None:
+            limiter.held = False
+        self._hand_out(track, limiter, now)
         if track.last_attempts or track.chosen is not None:
             self.crashes.assign_process(track, now)
+        if limiter is not None:
+            self.limiters.looked_at(track, limiter, now)
 
-    def _hand_out(self, track: Track, now: int) -> None:
+    def _hand_out(self, track: Track, limiter: Limiter | None, now: int) -> None:
         exchange, shadow, instances = track.exchange, track.shadow, track.instances
         if track.fetching:
             return
@@ -171,14 +177,16 @@ class Dispatcher(Registry):
                     self._pass_others(track)
                 return
             if not divided:
-                self._divide(exchange, backlog, instances, end)
+                limit_to_parts(instances, end - backlog.cursor if isinstance(exchange, Direct) else 0)
                 divided = True
             ready, room = [], 0
             for instance in instances:
                 if free := instance.free:
                     ready.append(instance)
                     room += free
-            if not ready:
+            if ready and limiter is not None:
+                room = self.limiters.room(track, limiter, room, now)
+            if not ready or not room:
                 self._pass_others(track)
                 return
             found = track.next(limit, room, log, ready)
@@ -265,16 +273,6 @@ class Dispatcher(Registry):
             self.fault(text, "chose nobody", topic, name)
             return []
 
-    def _divide(self, exchange: Exchange, backlog: Backlog, instances: Collection[Instance], end: int) -> None:
-        """Limit each instance to an even part of what is yet to be looked at, where any instance may get any event:
-        otherwise the first to be done with a burst's beginning would get all the rest."""
-        ahead, quota = end - backlog.cursor, MAX_ROOM
-        if isinstance(exchange, Direct) and len(instances) > 1 and ahead > 0:
-            able = sum([not (instance.silent or instance.process.closed) for instance in instances])
-            quota = -(-ahead // max(1, able))
-        for instance in instances:
-            instance.quota = quota
-
     def lease(
         self, track: Track, instance: Instance, stored: Stored, part: Iterable[int], now: int, *, counted: bool
     ) -> Lease:
@@ -292,6 +290,8 @@ class Dispatcher(Registry):
             started = [(position, tried.get(position, 0) + 1) for position in picks]
             self.change(track, Change(*track.key, started=started))
         track.leases[lease.id] = lease
+        if (limiter := track.limiter) is not None:
+            self.limiters.handed_out(track, limiter, len(picks), now)
         self.hand_over(lease, stored, picks, before, now)
         if not instance.watched:
             instance.watched = True
@@ -528,6 +528,8 @@ class Dispatcher(Registry):
             elif isinstance(about, Track):
                 if position == GONE:
                     touched.update(dict.fromkeys(self.versions.look_for_gone(about, when)))
+                elif position == LIMITED:
+                    touched.update(dict.fromkeys(self.limiters.due(about, when)))
                 elif position == DELAYED:
                     if about.delay is not None and about.delay.at == when:
                         touched[about] = None

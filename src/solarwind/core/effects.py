@@ -22,7 +22,10 @@ class Join(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_field
     on; None leaves it as stated before, which is `Retry()` for a new version. `rollout` is what becomes of a version
     that is first seen beside others: "newest", it is current; "hold", it gets nothing yet; "shadow", it gets
     copies of what the current one gets; or it has that share. `delay_ns` is how long after it was accepted, or was due,
-    the version gets an event. `schema` is what its handler reads, a JSON Schema, for the engine to keep.
+    the version gets an event. While the version is current the purpose is handed out no more events than `rate` says,
+    such as "100/s", and has no more than `at_most` in flight; None for no limit. `timeout_ns` is how long its handler
+    may take for a call, which the instance sees to itself; 0 for as long as it likes. `schema` is what its handler
+    reads, a JSON Schema, for the engine to keep.
     """
 
     topic: str
@@ -39,6 +42,9 @@ class Join(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_field
     rollout: str | float = "newest"
     delay_ns: int = 0
     schema: bytes = b""
+    rate: str | None = None
+    at_most: int | None = None
+    timeout_ns: int = 0
 
 
 class Failure(msgspec.Struct, frozen=True, array_like=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import deque
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -163,6 +164,17 @@ class Instance(msgspec.Struct, eq=False):
         if not self.copies:
             self.full_since = 0
         return stored, range(start, stop)
+
+
+def limit_to_parts(instances: Collection[Instance], ahead: int) -> None:
+    """Limit each instance to an even part of the `ahead` events that are yet to be looked at, of which any instance may
+    get any: otherwise the first to be done with a burst's beginning would get all the rest."""
+    quota = MAX_ROOM
+    if len(instances) > 1 and ahead > 0:
+        able = sum([not (instance.silent or instance.process.closed) for instance in instances])
+        quota = -(-ahead // max(1, able))
+    for instance in instances:
+        instance.quota = quota
 
 
 class Lease(msgspec.Struct, eq=False):

@@ -21,6 +21,7 @@ from .state import Statement
 from .track import Track
 
 if TYPE_CHECKING:
+    from .limiter import Limiter
     from .shadows import Difference, Shadow
 
 STEADY_NS = 10_000_000_000  # after an event was settled a purpose is not yet failing
@@ -51,6 +52,7 @@ class Purpose:
         self.held: deque[tuple[Stored, int, list[tuple[int, Spans]]]] | None = None  # made when first needed
         self.held_bytes = 0  # of those batches
         self.look_at = 0  # when to look at them again
+        self.limiter: Limiter | None = None  # made when first needed
         # Once they are known; None again when that may have changed.
         self._active: Statement | None = None
         self._at_work: dict[int, dict[int, Instance]] = {}  # by version
@@ -237,6 +239,11 @@ class Purpose:
         if left or (self.failing_since and self.dead_count and self.has_died_lately(now)):
             return "failing"
         return "running"
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether events wait for its limits."""
+        return self.limiter is not None and bool(self.limiter.waiting)
 
     # Numbers
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ..errors import Busy, ConflictError, NotAllowed
-from ..failure import Retry
 from ..limits import Limits
 from ..names import no_purpose
+from .deaths import Deaths
 from .effects import Closed, Effect, Fault, Join
 from .exchange import Exchanges
 from .facts import Note
@@ -90,6 +90,7 @@ class Registry:
         self.effects: list[Effect] = []  # that are to be carried out next
         self.changes: list[Change] = []  # that are to be committed next
         self.notes: list[Note] = []  # likewise
+        self.deaths = Deaths(self)
         # (when, n, of a retry its track and position, of a lease its instance, of held copies their purpose)
         self._timers: list[tuple[int, int, Track | Instance | Purpose, int]] = []
         self._number = 0
@@ -138,9 +139,7 @@ class Registry:
         topic = self.topic(join.topic)
         purpose = topic.purposes.get(join.purpose)
         before = purpose.statements.get(join.version) if purpose is not None else None
-        retry = join.retry or (before.retry if before is not None else Retry())
-        joined_at = before.joined_at if before is not None else now
-        statement = Statement(join.version, join.exchange, join.key, join.key_missing, retry, join.delay_ns, joined_at)
+        statement = Statement.of(join, before, now)
         if purpose is None:
             purpose = self._create(topic, join.purpose, statement, since, now)
         elif statement != before:
@@ -321,7 +320,7 @@ class Registry:
         purpose.live.clear()
         purpose.shadows.clear()
         purpose.note_change()
-        purpose.held = None
+        purpose.held = purpose.limiter = None
         for track in purpose.tracks.values():
             track.retrying.clear()  # so that its timers find nothing to do
             track.errors.clear()
@@ -459,6 +458,8 @@ class Registry:
         if track.shadow is not None:
             return
         self.changes.append(change)
+        if change.dead:
+            self.deaths.note(track, change.dead)
         if len(track.purpose.tracks) > 1:
             for other in track.purpose.tracks.values():
                 if other.blocked and other is not track:

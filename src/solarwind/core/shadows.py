@@ -28,6 +28,7 @@ from .track import Track
 
 if TYPE_CHECKING:
     from .dispatcher import Dispatcher
+    from .limiter import Limiter
     from .purpose import Purpose
 
 MAX_DIFFERENCES = 1_000  # that are kept of a purpose, the last ones
@@ -120,6 +121,7 @@ class Shadow:
         self.track = Track(purpose, state, reached=None, limits=limits, shadow=self)
         self.end = since  # of what it got
         self.compared = self.differed = self.missed = 0  # events
+        self.limiter: Limiter | None = None  # made when first needed
         self._purpose = purpose
         self._limits = limits
         self._buffer: list[Stored] = []
@@ -251,7 +253,8 @@ class Shadows:
         """Begin and end shadows as the rollout says, at the topic's end."""
         wanted = purpose.main.state.rollout.shadows
         for version in [version for version in purpose.shadows if version not in wanted]:
-            purpose.shadows.pop(version).track.delay = None  # so that its timer finds nothing to do
+            ended = purpose.shadows.pop(version)
+            ended.track.delay = ended.limiter = None  # so that its timers find nothing to do
         for version in wanted:
             if version not in purpose.shadows:
                 shadow = purpose.shadows[version] = Shadow(purpose, version, end, self._dispatcher.limits)

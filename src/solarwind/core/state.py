@@ -9,6 +9,7 @@ written as their edges (see `Spans`); times are ns since 1970.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -16,12 +17,16 @@ from ..failure import Retry
 from .rollout import Rollout
 from .spans import Spans
 
+if TYPE_CHECKING:
+    from .effects import Join
+
 _NO_ROLLOUT = Rollout()  # of most purposes
 
 
 class Statement(msgspec.Struct, frozen=True, array_like=True):
     """What is stated of a version. The first instance states its exchange, for `keyed` which field is the key and what
-    becomes of an event without one, and the delay. The last instance that states it determines how it retries."""
+    becomes of an event without one, the delay and the limits. The last instance that states it determines how it
+    retries."""
 
     version: int
     exchange: str
@@ -30,6 +35,28 @@ class Statement(msgspec.Struct, frozen=True, array_like=True):
     retry: Retry = Retry()
     delay_ns: int = 0  # from when an event was fired, or due, until it is handed out
     joined_at: int = 0  # when its first instance did; 0 where that is not known
+    rate: str | None = None  # of the purpose while the version is current, such as "100/s"
+    at_most: int | None = None  # likewise: events in flight
+
+    @classmethod
+    def of(cls, join: Join, before: Statement | None, now: int) -> Statement:
+        """Return what an instance states that joins now; `before` is what the version stated before."""
+        retry, joined_at = (before.retry, before.joined_at) if before is not None else (Retry(), now)
+        return cls(
+            join.version,
+            join.exchange,
+            join.key,
+            join.key_missing,
+            join.retry or retry,
+            join.delay_ns,
+            joined_at,
+            join.rate,
+            join.at_most,
+        )
+
+    @property
+    def is_limited(self) -> bool:
+        return self.rate is not None or self.at_most is not None
 
     def agrees_with(self, other: Statement) -> bool:
         """Return whether the two are the same except for how to retry, which may change while the version is at
@@ -40,7 +67,9 @@ class Statement(msgspec.Struct, frozen=True, array_like=True):
         by = f" with key {self.key}" if self.key else ""
         missing = f" with key_missing={self.key_missing!r}" if self.key_missing != "handle" else ""
         delay = f" with delay={self.delay_ns / 1e9:.9g}" if self.delay_ns else ""
-        return f"exchange {self.exchange!r}{by}{missing}{delay}"
+        rate = f" with rate={self.rate!r}" if self.rate is not None else ""
+        at_most = f" with at_most={self.at_most}" if self.at_most is not None else ""
+        return f"exchange {self.exchange!r}{by}{missing}{delay}{rate}{at_most}"
 
 
 class Waiting(msgspec.Struct, frozen=True, array_like=True):
@@ -99,6 +128,7 @@ class Change(msgspec.Struct, array_like=True):
     expired: Spans = msgspec.field(default_factory=Spans)  # done with, but not handled: it was too late
     # With a delay, the copies of events before it may have been handed out; -1 where they are again as they come.
     copied_to: int | None = None
+    limited_until: int = 0  # of track 0: by the rate the next event may be handed out then, in ns since 1970
 
     @property
     def only_settles(self) -> bool:
@@ -128,6 +158,7 @@ class Snapshot(msgspec.Struct, array_like=True):
     died_at: int = 0
     expired: int = 0
     copied_to: int | None = None
+    limited_until: int = 0
 
 
 class State:
@@ -144,6 +175,7 @@ class State:
         "due",
         "expired",
         "floor",
+        "limited_until",
         "paused",
         "purpose",
         "reach",
@@ -177,6 +209,7 @@ class State:
         self.expired = 0  # events
         self.copied_from: int | None = None  # while its exchange does not pend: no event from here on does
         self.copied_to: int | None = None  # likewise, with a delay: copies of later events are to be handed out
+        self.limited_until = 0  # of track 0: see `Change`
 
     def apply(self, change: Change) -> None:
         if change.created is not None:
@@ -223,6 +256,8 @@ class State:
             self.paused = change.paused
         if change.copied_to is not None:
             self.copied_to = change.copied_to if change.copied_to >= 0 else None
+        if change.limited_until:
+            self.limited_until = change.limited_until
 
     def _forget_dead(self, spans: Spans) -> None:
         self.dead_count -= len(self.dead.common(spans))
@@ -290,6 +325,7 @@ class State:
             waiting = [Waiting(each, self.tried.get(each, 0), due - earlier) for each, due in self.due.items()]
             change = Change(self.topic, self.purpose, self.track, waiting=waiting)
             self.apply(change)
+        self.limited_until -= earlier
         self.created_at = self.created_at if self.created_at <= now else 0
         self.paused, self.died_at = min(self.paused, now), min(self.died_at, now)
         return change
@@ -315,6 +351,7 @@ class State:
             self.died_at,
             self.expired,
             self.copied_to,
+            self.limited_until,
         )
 
     @classmethod
@@ -337,6 +374,7 @@ class State:
         state.died_at = snapshot.died_at
         state.expired = snapshot.expired
         state.copied_to = snapshot.copied_to
+        state.limited_until = snapshot.limited_until
         return state
 
 

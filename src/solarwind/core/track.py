@@ -16,6 +16,7 @@ from ..limits import Limits
 from .backlog import Backlog, Lanes, Missing
 from .exchange import Exchange, key_of
 from .instance import Instance, Lease
+from .limiter import Limiter
 from .log import Log, Stored
 from .process import Process
 from .rollout import Split, Walk
@@ -99,6 +100,21 @@ class Track:
     def instances(self) -> Collection[Instance]:
         """The instances of that version that are not leaving."""
         return self.purpose.at_work((self._statement or self.statement).version)
+
+    @property
+    def limits(self) -> Statement:
+        """The statement whose limits hold: that of the current version for all of the purpose, and a shadow's own."""
+        return self.purpose.active if self.shadow is None else self.statement
+
+    @property
+    def limiter(self) -> Limiter | None:
+        """What is left of the limits; None where there are none."""
+        if not self.limits.is_limited:
+            return None
+        owner = self.purpose if self.shadow is None else self.shadow
+        if owner.limiter is None:
+            owner.limiter = Limiter(self.purpose.main.state.limited_until if self.shadow is None else 0)
+        return owner.limiter
 
     # Its share of the log
 

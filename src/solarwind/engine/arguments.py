@@ -12,6 +12,7 @@ from .. import wire
 from ..errors import BadArgument, BadName, TooLarge
 from ..names import (
     check_content,
+    check_fired,
     check_id,
     check_path,
     check_purpose,
@@ -232,6 +233,7 @@ Behind = Annotated[
 Place = Annotated[str, ArgumentKind("place", _place, str)]
 Wait = Annotated[float, ArgumentKind("wait", lambda value, name: min(MAX_WAIT_S, check_seconds(name, value)), float)]
 Topic = Annotated[str, ArgumentKind("topic", lambda value, name: check_topic(value), str)]
+FiredTopic = Annotated[str, ArgumentKind("topic", lambda value, name: check_fired(value), str)]
 Purpose = Annotated[str, ArgumentKind("purpose", lambda value, name: check_purpose(value), str)]
 HookName = Annotated[str, ArgumentKind("hook", lambda value, name: check_webhook(value), str)]
 ScheduleName = Annotated[str, ArgumentKind("schedule", lambda value, name: check_schedule(value), str)]

@@ -33,6 +33,7 @@ def instance_info(instance: Instance, purpose: Purpose, now: int) -> InstanceInf
         settled=instance.settled,
         rate=instance.rate.read(instance.settled, now),
         error=instance.error or None,
+        timeout=instance.join.timeout_ns / 1e9 or None,
     )
 
 

@@ -8,8 +8,21 @@ from typing import Any
 
 import msgspec
 
+from ..core.dispatcher import Dispatcher
+from .base import PAUSED
 from .clock import Clock
 from .commits import Commits
+
+
+def left_of(dispatcher: Dispatcher, purposes: Collection[tuple[str, str]]) -> list[str]:
+    """Return what these purposes have left to do, each that has anything in words."""
+    parts = []
+    for topic, purpose in purposes:
+        if dispatcher.has_work(topic, purpose):
+            found = dispatcher.purpose(topic, purpose)
+            left = found.in_words(dispatcher.topics[topic].end)
+            parts.append(f"{left} of {purpose!r} on {topic!r}{f', {PAUSED}' * bool(found.paused)}")
+    return parts
 
 
 class IdleWait(msgspec.Struct, eq=False):

@@ -24,20 +24,22 @@ from ..core.spans import Spans
 from ..errors import Busy, StoreError
 from ..limits import Limits
 from ..logs import limited
+from ..names import DEAD
 from ..origin import this_process
 from ..plugins import registered
 from ..store.base import FOREVER, Full, Recovered, Store
 from .alarm import Alarm
 from .audit import Audit
-from .base import NOTHING, PAUSED, Receiver, Since
+from .base import NOTHING, Receiver, Since
 from .cache import LogCache
 from .clock import Clock, SteadyClock
 from .commits import Commit, Commits
+from .deaths import DeathNotices
 from .fetching import Fetcher
 from .gate import Gate
 from .held_reports import HeldReports
 from .history import Trimmer
-from .idle import IdleWaits
+from .idle import IdleWaits, left_of
 from .nobody import NobodyUp
 from .notices import warn_of_forgotten
 from .operations import Operations
@@ -118,6 +120,7 @@ class LocalEngine(Operations):
         self._gate = Gate(store, self._spawn, self._deliver_all, self._fail)
         self._nobody_up = NobodyUp(self._dispatcher, self._clock)
         self._scheduler = Scheduler(store, self.submit, self._clock, self._spawn)
+        self._deaths = DeathNotices(store, self._cache, self._dispatcher, self._clock)
         self._relays = RelayNotes(self._clock)
         self._schemas = Schemas(lambda: store.definitions, self._clock)
         self._idle_waits = IdleWaits(self._dispatcher.has_work, self._commits, self._clock)
@@ -137,6 +140,7 @@ class LocalEngine(Operations):
         self.store.follow(early.append)
         try:
             delayed = await self._releaser.recover()
+            await self._deaths.start()
             self._recover(recovered)
             self._arrived(*early)
             for name in delayed:
@@ -198,11 +202,8 @@ class LocalEngine(Operations):
         if self._committing and self._room.full_for_all:
             log.warning("there is no room for the last settles: their events will be handed out again")
         self._running = False
-        self._trimmer.stop()
-        self._nobody_up.stop()
-        self._scheduler.stop()
-        self._schemas.stop()
-        self._alarm.stop()
+        for part in self._trimmer, self._nobody_up, self._scheduler, self._schemas, self._deaths, self._alarm:
+            part.stop()
         await self._tasks.end()
         if self._committer is not None:
             await end_tasks([self._committer])
@@ -369,6 +370,8 @@ class LocalEngine(Operations):
         if self._riding is not None:
             self._riding.cancel()
             self._riding = None
+        if self._dispatcher.deaths.waiting:
+            await self._deaths.fire(self._commits)
         commit, began = self._commits.begin(), perf_counter_ns()
         try:
             stored = await self._write(commit)
@@ -519,6 +522,8 @@ class LocalEngine(Operations):
             await self._committed()
             if join.schema:
                 await self._schemas.joined(join, receiver)
+            if join.topic == DEAD:
+                await self._deaths.look()
         except BaseException:  # the caller does not wait for it any more
             await self.leave(instance)
             raise
@@ -583,12 +588,7 @@ class LocalEngine(Operations):
 
     async def left(self, purposes: Collection[tuple[str, str]]) -> str:
         await self._caught_up()
-        parts = []
-        for topic, purpose in purposes:
-            if self._dispatcher.has_work(topic, purpose):
-                found = self._dispatcher.purpose(topic, purpose)
-                left = found.in_words(self._dispatcher.topics[topic].end)
-                parts.append(f"{left} of {purpose!r} on {topic!r}{f', {PAUSED}' * bool(found.paused)}")
+        parts = left_of(self._dispatcher, purposes)
         if self._commits.due.has_work(self._clock.wall()):
             parts.append("delayed events that are due")
         if self._committing:

@@ -16,7 +16,7 @@ import msgspec
 from ..core.spans import Spans
 from ..errors import BadArgument, NotFound, SolarWindError
 from ..event import Event
-from ..names import no_topic
+from ..names import DEAD, no_topic
 from ..origin import this_process
 from ..records import (
     Attention,
@@ -90,6 +90,7 @@ if TYPE_CHECKING:  # a client of a server needs the table of operations, and not
     from ..core.dispatcher import Dispatcher
     from ..core.purpose import Purpose as LivePurpose
     from .cache import LogCache
+    from .deaths import DeathNotices
     from .history import Trimmer
     from .nobody import NobodyUp
     from .release import Releaser
@@ -129,6 +130,7 @@ class Operations(
     _sampler: Sampler
     _scheduler: Scheduler
     _schemas: Schemas
+    _deaths: DeathNotices
 
     @property
     def definitions(self) -> Definitions:
@@ -215,6 +217,9 @@ class Operations(
             delay=purpose.active.delay_ns / 1e9,
             delayed=delayed,
             delayed_until=None if until is None else time_of(until),
+            rate=purpose.active.rate,
+            at_most=purpose.active.at_most,
+            limited=purpose.is_limited,
         )
 
     async def _oldest(self, purpose: LivePurpose, reads: Iterator[object]) -> int | None:
@@ -475,6 +480,8 @@ class Operations(
         self._dispatcher.retire(topic, purpose, self._clock.now(), force=force)
         await self._carried_out(0)
         await self._schemas.forget(topic, purpose)
+        if topic == DEAD:
+            await self._deaths.look()
 
     async def _carried_out(self, count: int) -> int:
         """Return `count` once what an operator changed is durable."""

@@ -35,6 +35,8 @@ def rollout_info(purpose: Purpose, end: int) -> RolloutInfo:
             in_flight[version],
             *(*_compared(purpose, version), *_times(purpose, version)),
             delay=purpose.statements[version].delay_ns / 1e9,
+            rate=purpose.statements[version].rate,
+            at_most=purpose.statements[version].at_most,
         )
         for version, state in states(purpose).items()
     )

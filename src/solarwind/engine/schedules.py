@@ -27,7 +27,7 @@ from ..store.base import Full, Store
 from ..store.definitions import Definition, Definitions
 from ..timing import time_of
 from .alarm import Wakeup
-from .arguments import Content, Every, Missed, Payload, ScheduleName, Topic, Zone
+from .arguments import Content, Every, FiredTopic, Missed, Payload, ScheduleName, Zone
 from .clock import Clock
 
 log = logging.getLogger("solarwind")
@@ -93,7 +93,7 @@ class ScheduleOperations:
 
     async def declare_schedule(
         self,
-        topic: Topic,
+        topic: FiredTopic,
         name: ScheduleName,
         every: Every,
         payload: Payload = b"null",

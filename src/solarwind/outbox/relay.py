@@ -22,7 +22,7 @@ from ..engine.tasks import Tasks
 from ..errors import BadToken, NotFound, SolarWindError, StoreError, Unavailable
 from ..limits import Limits
 from ..logs import limited
-from ..names import check_topic
+from ..names import check_fired
 from ..operations import Internal
 from ..origin import MACHINE, process_name, this_process
 from ..service.group import IdNumbers
@@ -278,7 +278,7 @@ class Relay:
         for row in rows:
             try:
                 time, attributes = row.read()
-                topics.setdefault((check_topic(row.topic), "due" in attributes), []).append((row, time, attributes))
+                topics.setdefault((check_fired(row.topic), "due" in attributes), []).append((row, time, attributes))
             except SolarWindError as error:  # another program wrote it
                 self._refuse(row, error, result)
         submitted = [(events, self._submit(events)) for events in topics.values()]

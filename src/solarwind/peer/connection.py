@@ -22,6 +22,7 @@ from ..core.spans import Spans
 from ..errors import BadArgument, Busy, NotAllowed, ProtocolError, SolarWindError, TooLarge, Unavailable
 from ..failure import MAX_SECONDS
 from ..logs import limited
+from ..names import check_fired
 from ..service.registration import check_join
 from . import calls
 from .authors import Authors
@@ -122,8 +123,7 @@ class Connection:
         except ProtocolError:
             raise
         except SolarWindError as error:
-            ref = getattr(message, "ref", 0)
-            if not ref:
+            if not (ref := getattr(message, "ref", 0)):
                 raise
             self._refuse(ref, error)
 
@@ -171,7 +171,7 @@ class Connection:
         topic = batch.topic
         if topic not in self._topics:
             assert self._grant is not None
-            self._grant.check_fire(topic)
+            self._grant.check_fire(check_fired(topic))
             if len(self._topics) < _MAX_TOPICS:
                 self._topics[topic] = None
         return batch

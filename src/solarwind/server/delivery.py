@@ -25,25 +25,26 @@ from typing import Annotated, Any, Literal, NamedTuple
 import msgspec
 from msgspec import Meta
 
-from ..core.effects import Failure, Join
+from ..core.effects import Failure
 from ..engine.base import Engine
 from ..errors import BadArgument, NotAllowed, Unavailable
 from ..event import Event
-from ..failure import Later, Reject, Retry
+from ..failure import Later, Reject
 from ..limits import Limits
 from ..logs import limited
 from ..options import check_count
 from ..peer.time_slices import TimeSlices
+from ..rate import check_rate
 from ..records import WebhookAnswer
 from ..service.outcome import Outcome
-from ..service.registration import stated
 from ..service.runner import Runner
 from ..service.signature import Handler
 from ..shares import check_rollout
 from ..text import escape_controls
 from ..timing import check_delay
 from .cloudevents import STRUCTURED, encode, to_cloudevent, to_headers
-from .schemas import DelayStated, Field, KeyMissing, RolloutStated, SinceText, VersionNumber
+from .schemas import RateStated
+from .stating import Attempts, VersionOptions
 from .targets import MAX_URL, Target, TargetAnswer, Unanswered, read_url
 from .times import read_delay, read_since
 
@@ -60,25 +61,16 @@ _SECRET = "whsec_"
 _SECRET_BYTES = range(24, 65)
 
 
-class Attempts(Retry, frozen=True, forbid_unknown_fields=True):
-    """A `Retry` as it comes over HTTP."""
-
-
-class WebhookSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class WebhookSpec(VersionOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The specification of a webhook, as the client that registers it states it."""
 
     url: Annotated[str, Meta(extra_json_schema={"pattern": "^https?://", "maxLength": MAX_URL})]
-    exchange: str = "direct"
-    version: VersionNumber = 1
-    key: Field | None = None
-    key_missing: KeyMissing = "handle"
-    since: SinceText = "now"
-    rollout: RolloutStated = "newest"
-    delay: DelayStated = 0.0
     retry: Attempts = Attempts()
     concurrency: Annotated[int, Meta(extra_json_schema={"minimum": 1, "maximum": MAX_CONCURRENCY})] = 10
     # Requests a minute.
     rate: Annotated[int, Meta(extra_json_schema={"minimum": 1, "maximum": MAX_RATE})] | None = None
+    # Of the purpose, over all its instances: the `rate` of others.
+    purpose_rate: RateStated | None = None
     # Seconds for an answer.
     timeout: Annotated[float, Meta(extra_json_schema={"exclusiveMinimum": 0, "maximum": MAX_TIMEOUT_S})] = 15.0
     mode: Literal["binary", "structured"] = "binary"
@@ -96,6 +88,9 @@ class WebhookSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         read_since(self.since)
         check_rollout(self.rollout)
         check_delay("a delay", read_delay(self.delay))
+        check_rate(self.purpose_rate)
+        if self.at_most is not None:
+            check_count("at_most", self.at_most)
         check_count("concurrency", self.concurrency)
         if self.concurrency > MAX_CONCURRENCY:
             raise BadArgument(f"expected a concurrency of at most {MAX_CONCURRENCY}, got {self.concurrency}")
@@ -304,20 +299,9 @@ class Delivery:
         """Join the purpose. Raise what joining raises."""
         of = self.webhook
         spec = of.spec
-        since, handler = (
-            read_since(spec.since),
-            Handler(f"webhook {of.name}", of.purpose, self._post, True, False, False),
-        )
-        join = stated(
-            Join(
-                *(of.topic, of.purpose, spec.exchange, spec.version, spec.key, spec.retry),
-                room=of.concurrency,
-                key_missing=spec.key_missing,
-            ),
-            since,
-            rollout=spec.rollout,
-            delay=read_delay(spec.delay),
-        )
+        since = read_since(spec.since)
+        handler = Handler(f"webhook {of.name}", of.purpose, self._post, True, False, False)
+        join = spec.stated(of.topic, of.purpose, room=of.concurrency, rate=spec.purpose_rate)
         begun = asyncio.Event()
         runner = _WebhookInstance(self._ended, of, self._engine, join, handler, of.concurrency, begun, self._limits)
         try:

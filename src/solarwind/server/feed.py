@@ -54,8 +54,15 @@ async def feed(call: Call, feeds: Feeds) -> Response:
             "expected a request without Last-Event-ID, got one: a feed keeps nothing to go back to, "
             "take events from a purpose that does if none may be missed"
         )
-    join = Join(call.topic, call.purpose, exchange=query.exchange, version=query.version, room=ROOM)
-    join = stated(join, "now", rollout=read_rollout(query.rollout), delay=read_delay(query.delay))
+    join = stated(
+        call.topic,
+        call.purpose,
+        exchange=query.exchange,
+        version=query.version,
+        delay=read_delay(query.delay),
+        rollout=read_rollout(query.rollout),
+        room=ROOM,
+    )
     exchange = registered.lookup(join.exchange)
     if exchange is None or exchange.pends:
         raise NotAllowed(

@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from .. import wire
 from ..errors import BadArgument, NotFound, SolarWindError, Unavailable
+from ..names import check_fired
 from . import console as page
 from . import events, feed, health, openapi, operate, take, viewers, webhooks
 from . import webhook_endpoints as hooks
@@ -205,7 +206,7 @@ class _Path:
 def _check_right(call: Call, right: Right, grant: Grant) -> None:
     """Raise `NotAllowed` unless the grant has the right."""
     if right == "fire":
-        grant.check_fire(call.topic)
+        grant.check_fire(check_fired(call.topic))
     elif right == "listen":
         grant.check_listen(call.topic, call.purpose)
     elif right == "watch":

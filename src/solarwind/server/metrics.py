@@ -43,6 +43,7 @@ _GAUGES = {
     "in_flight": "Events that are with an instance.",
     "delayed": "Events that wait for the purpose's own delay, of those that pend.",
     "dead": "Dead letters.",
+    "limited": "1 while events wait for the purpose's rate, or for its maximum in flight.",
 }
 _COUNTERS = {
     "settled": "Events that the purpose is done with.",

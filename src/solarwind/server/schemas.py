@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
+from ..options import MAX_COUNT
 from ..shares import ROLLOUTS
 
 Schema = dict[str, Any]
@@ -42,6 +43,10 @@ ROLLOUT: Schema = {
     "description": "What a version that is first seen beside others does: becomes current, waits, or has that share.",
     "anyOf": [{"enum": list(ROLLOUTS)}, {"type": "number", "minimum": 0, "maximum": 1}],
 }
+RATE: Schema = {
+    "description": "So many events of the purpose for each second, minute, hour or day, such as 100/s.",
+    "pattern": r"^[1-9][0-9]{0,6}/[smhd]$",
+}
 FIELD: Schema = {"type": "string", "maxLength": 200, "pattern": r"^\$(\.[A-Za-z0-9_-]+)+$"}
 
 TopicName = Annotated[str, Meta(extra_json_schema=TOPIC)]
@@ -58,4 +63,6 @@ Field = Annotated[str, Meta(extra_json_schema=FIELD)]  # a path in the payload
 KeyMissing = Literal["handle", "reject"]  # how an event without a key is treated
 DelayStated = Annotated[str | float, Meta(extra_json_schema=SECONDS)]
 RolloutStated = Annotated[str | float, Meta(extra_json_schema=ROLLOUT)]
+RateStated = Annotated[str, Meta(extra_json_schema=RATE)]
+AtMost = Annotated[int, Meta(extra_json_schema={"minimum": 1, "maximum": MAX_COUNT - 1})]
 VersionNumber = Annotated[int, Meta(extra_json_schema={"minimum": 1})]

@@ -26,14 +26,13 @@ from ..errors import BadArgument, Busy, ConflictError, NotAllowed, TooLarge, Una
 from ..event import Event, HandOut
 from ..failure import MAX_SECONDS
 from ..plugins import registered
-from ..service.registration import stated
 from .call import Call, ClientGone, answer, in_pieces, problem
 from .cloudevents import CloudEvent, to_cloudevent
-from .delivery import Attempts
 from .host import ServerHost
 from .revocation import Revocable
-from .schemas import DelayStated, Field, KeyMissing, RolloutStated, SinceText
-from .times import read_delay, read_since
+from .schemas import RateStated
+from .stating import VersionOptions
+from .times import read_since
 
 MAX_WAIT_S = 60.0
 MAX_LEASE_S = 86_400.0  # how long a client that is gone may hold events; a lease can be renewed
@@ -44,20 +43,13 @@ _ID_BYTES = 16
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,8}")
 
 
-class Take(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Take(VersionOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The request: `max` events, `wait` seconds for the first of them, and what an instance states."""
 
     max: Annotated[int, Meta(ge=1)] = 1
     wait: Annotated[float, Meta(ge=0, le=MAX_WAIT_S)] = 0.0
-    exchange: str = "direct"
-    version: Annotated[int, Meta(ge=1)] = 1
-    key: Field | None = None
-    key_missing: KeyMissing = "handle"
-    since: SinceText = "now"
-    rollout: RolloutStated = "newest"
-    delay: DelayStated = 0.0
     lease: Annotated[float, Meta(gt=0, le=MAX_LEASE_S)] = 30.0
-    retry: Attempts | None = None
+    rate: RateStated | None = None
 
 
 class Failed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -117,25 +109,14 @@ async def take(call: Call, takes: Takes) -> Response:
     max_count = call.host.settings.ids
     if wanted.max > max_count:
         raise TooLarge(f"expected a max of at most {max_count:,} events, got {wanted.max:,}: take several times")
-    since = read_since(wanted.since)
-    join = stated(
-        Join(
-            *(call.topic, call.purpose, wanted.exchange, wanted.version, wanted.key, wanted.retry),
-            room=wanted.max,
-            key_missing=wanted.key_missing,
-        ),
-        since,
-        wanted.lease,
-        wanted.rollout,
-        read_delay(wanted.delay),
-    )
+    join = wanted.stated(call.topic, call.purpose, room=wanted.max, lease=wanted.lease, rate=wanted.rate)
     exchange = registered.lookup(join.exchange)
     if exchange is not None and not exchange.pends:
         raise NotAllowed(
             f"expected an exchange whose events pend until somebody takes them, got {join.exchange!r}, "
             "which keeps none: use the feed"
         )
-    return await takes.take(call, join, since, wanted.wait)
+    return await takes.take(call, join, read_since(wanted.since), wanted.wait)
 
 
 async def settle(call: Call, takes: Takes) -> Response:

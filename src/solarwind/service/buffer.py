@@ -18,7 +18,7 @@ from ..columns import SIZE, Attributes
 from ..engine.base import Engine
 from ..errors import Busy, SolarWindError, TooLarge, Unavailable
 from ..limits import Limits
-from ..names import check_topic
+from ..names import check_fired
 from .group import MAX_WORDS, ORDER, Group, IdNumbers
 from .observing import Observer
 from .receipts import LEFT_BEHIND, SentPart, SentReceipt
@@ -215,7 +215,7 @@ class ProducerBuffer:
 
     def check_open(self, topic: str) -> None:
         """Raise what keeps an event from being added: `BadName`, `Unavailable`, `Busy`."""
-        check_topic(topic)
+        check_fired(topic)
         if self._closed is not None:
             raise Unavailable(self._closed)
         self._check_room()

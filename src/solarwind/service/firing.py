@@ -26,7 +26,7 @@ from ..errors import BadArgument, Busy
 from ..event import Cause, Event
 from ..failure import Reject
 from ..limits import Limits
-from ..names import check_id, check_key, check_topic
+from ..names import check_fired, check_id, check_key
 from ..options import check_payloads
 from ..origin import process_name
 from ..payload import BYTES, encode
@@ -194,7 +194,7 @@ class Firing:
         options with the extensions that they have stated."""
         given = options.get("extensions")
         extensions = {} if given is None else dict(check_extensions(given))
-        handing = Handing("fire", check_topic(topic), payloads=payloads, extensions=extensions)
+        handing = Handing("fire", check_fired(topic), payloads=payloads, extensions=extensions)
         fired: list[R] = []
 
         async def last() -> R:
@@ -223,7 +223,7 @@ class Firing:
             cause = handled
             after = max(after, handled.time_ns)
             if not now and self._holds(handled):
-                check_topic(topic)
+                check_fired(topic)
                 self._buffer.check_size(topic, data)
                 self._check_held(handled, len(data))
                 return self._hold(handled, topic, data, content, attributes, after)
@@ -298,7 +298,7 @@ class Firing:
 
         Awaiting the result waits until all are accepted; `.ids` are known at once. Raise what `fire` raises, and then
         nothing is fired. Small payloads without a key cost least this way."""
-        check_topic(topic)
+        check_fired(topic)
         given = check_payloads(payloads)
         encoded = list(map(encode, given))
         self._check_typed(topic, encoded)
@@ -393,7 +393,7 @@ class Firing:
 
     def _prepared(self, topic: str, encoded: tuple[bytes, str], options: EventOptions) -> tuple[Fired, bool]:
         data, content = encoded
-        check_topic(topic)
+        check_fired(topic)
         self._buffer.check_size(topic, data)
         attributes, _, _, stated = read_options(cast(FireOptions, options), self._wall)
         handled = handling.get()

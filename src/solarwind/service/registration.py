@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Callable, Iterable
 from contextvars import Context
 from datetime import timedelta
-from inspect import ismethod
-from typing import Any
+from difflib import get_close_matches
+from inspect import Parameter, ismethod, signature
+from typing import Any, ParamSpec, TypedDict, TypeVar, Unpack
 
 import msgspec
 from msgspec import UNSET
@@ -17,21 +18,27 @@ from ..engine.base import Engine, Since
 from ..errors import BadArgument
 from ..failure import MAX_SECONDS, Retry
 from ..limits import Limits
-from ..names import check_purpose, check_topic
+from ..names import DEAD, RESERVED, check_heard, check_purpose, check_topic
 from ..options import check_count, check_seconds, check_since, check_type
 from ..origin import this_process
 from ..plugins import load_exchange, registered
+from ..rate import check_rate
 from ..records import SchemaInfo
 from ..schema import read_schema, schema_of
 from ..shares import SHADOW, Share, check_rollout
 from ..timing import MAX_DELAY_NS, check_delay
 from . import log_fields
 from .bound import Around, bound
+from .dead import Of, only
 from .hints import innermost
 from .runner import Runner
 from .signature import Handler
+from .timed import timed
 
 MAX_ORIGIN = 1_000  # characters
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class FunctionOrigin(msgspec.Struct, frozen=True, eq=False):
@@ -67,6 +74,7 @@ class Registration(msgspec.Struct, eq=False):
     concurrency: int
     origin: FunctionOrigin
     unnamed: bool  # the purpose is the function's name
+    only: Of | None = None  # of what is fired on `solarwind.dead`, the deaths that it gets
     runner: Runner | None = None
     instance: int = 0
     joining: asyncio.Task[None] | None = None
@@ -83,6 +91,10 @@ class Registration(msgspec.Struct, eq=False):
         """Join, with a `Runner` that handles nothing before `begun`. Raise what the engine raises."""
         log_fields.begin()
         handler = bound(self.handler, around)
+        if self.only is not None:
+            handler = only(handler, self.only)
+        if self.join.timeout_ns:
+            handler = timed(handler, self.join.timeout_ns / 1e9)
         runner = Runner(engine, self.join, handler, self.concurrency, begun, limits, context)
         runner.observer = around.observer
         try:
@@ -92,6 +104,28 @@ class Registration(msgspec.Struct, eq=False):
             raise
         runner.enter(self.instance)
         self.runner = runner
+
+    def below(self, prefix: str | None) -> Registration:
+        """Return a registration of its own, on the topic with that prefix; what the dispatcher fires on has none. Raise
+        `BadName`."""
+        changed: dict[str, Any] = {}
+        of = self.only
+        if prefix is not None and of is not None:
+            of = of.below(prefix)
+            changed = {"purpose": of.hook}
+        elif prefix is not None and not self.join.topic.startswith(RESERVED):
+            changed = {"topic": check_topic(f"{prefix}.{self.join.topic}")}
+        return msgspec.structs.replace(self, join=msgspec.structs.replace(self.join, **changed), only=of)
+
+    def of_deaths(self, function: Any, handler: Handler | None) -> list[Registration]:
+        """Return the registration of the handler of its deaths, which goes with it; none without one, and of a shadow,
+        nothing of which is to have an effect."""
+        if handler is None or self.join.rollout == SHADOW:
+            return []
+        of, at_once = Of(self.join.topic, self.join.purpose), concurrency_of(handler, None)
+        join = stated(DEAD, of.hook, version=self.join.version, retry=Retry(), room=at_once)
+        origin = FunctionOrigin.of(function)
+        return [Registration(self.function, handler, join, "now", at_once, origin, unnamed=False, only=of)]
 
     async def leave(self, engine: Engine, grace: float) -> None:
         """Leave, if it has joined; handlers have `grace` seconds to finish."""
@@ -117,24 +151,84 @@ def described(registrations: Iterable[Registration]) -> list[SchemaInfo]:
     return [found[name] for name in sorted(found)]
 
 
-def stated(
-    join: Join,
-    since: Since,
-    lease: float | timedelta = 30.0,
-    rollout: str | float | Share | None = None,
-    delay: float | timedelta | str | None = None,
-) -> Join:
-    """Return a registration with the options that somebody gave, and with this process as its origin. Raise `BadName`
-    and `BadArgument` for invalid ones."""
-    lease_ns = int(check_seconds("a lease", lease, some=True) * 1e9)
-    retry = join.retry
+def concurrency_of(handler: Handler, stated: int | None) -> int:
+    """Return how many events an instance handles at once, as stated or by default."""
+    return stated or (10 if handler.is_async else 1)
+
+
+class Options(TypedDict, total=False):
+    """The options of a registration that say what is stated of a purpose and its version, or of the instance: those of
+    `on` and `listen`, each defined here, with its type. See `Registering.on` for what they mean."""
+
+    exchange: str
+    version: int
+    key: str | None
+    key_missing: str
+    since: Since
+    retry: Retry | None
+    lease: float | timedelta
+    delay: float | timedelta | str | None
+    rate: str | None
+    at_most: int | None
+    rollout: str | float | Share | None
+
+
+_DEFAULTS: Options = {
+    "exchange": "direct",
+    "version": 1,
+    "key": None,
+    "key_missing": "handle",
+    "since": "now",
+    "retry": None,
+    "lease": 30.0,
+    "delay": None,
+    "rate": None,
+    "at_most": None,
+    "rollout": None,
+}
+
+
+def shows_options(function: Callable[P, T]) -> Callable[P, T]:
+    """Let the signature of a function that takes `Options` name each of them, with its default."""
+    shown = signature(function)
+    *named, _ = shown.parameters.values()
+    options = [
+        Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=Options.__annotations__[name])
+        for name, default in _DEFAULTS.items()
+    ]
+    function.__signature__ = shown.replace(parameters=[*named, *options])  # type: ignore[attr-defined]
+    return function
+
+
+def stated(topic: str, purpose: str, *, room: int = 1, **options: Unpack[Options]) -> Join:
+    """Return a registration with the options that somebody gave, from Python, the command line or HTTP, and with this
+    process as its origin. Raise `BadName` and `BadArgument` for invalid ones, and `TypeError` for an unknown one."""
+    for name in options.keys() - _DEFAULTS.keys():
+        near = get_close_matches(name, _DEFAULTS, 1)
+        hint = f": did you mean {near[0]!r}?" if near else ""
+        raise TypeError(f"expected an option of a registration, got {name!r}{hint}")
+    given: Options = {**_DEFAULTS, **options}
+    delay, retry = given["delay"], given["retry"]
     if retry is not None:
         check_type("retry", retry, Retry, "Retry(attempts=3)")
         retry = Retry(*msgspec.structs.astuple(retry))  # which only equals its own kind
-    delay_ns = 0 if delay is None else check_delay("a delay", delay)
-    changed = {"retry": retry, "lease_ns": lease_ns, "origin": this_process(), "rollout": check_rollout(rollout)}
-    join = msgspec.structs.replace(join, delay_ns=delay_ns, **changed)
-    check_join(join, since)
+    join = Join(
+        topic=topic,
+        purpose=purpose,
+        exchange=given["exchange"],
+        version=given["version"],
+        key=given["key"],
+        retry=retry,
+        lease_ns=int(check_seconds("a lease", given["lease"], some=True) * 1e9),
+        room=room,
+        origin=this_process(),
+        key_missing=given["key_missing"],
+        rollout=check_rollout(given["rollout"]),
+        delay_ns=0 if delay is None else check_delay("a delay", delay),
+        rate=given["rate"],
+        at_most=given["at_most"],
+    )
+    check_join(join, given["since"])
     return join
 
 
@@ -145,15 +239,20 @@ def handled_here(join: Join) -> Join:
 
 def check_join(join: Join, since: Since) -> None:
     """Raise `BadName` and `BadArgument` for an invalid registration, also one from another process."""
-    check_topic(join.topic)
+    check_heard(join.topic)
     check_purpose(join.purpose)
     load_exchange(join.exchange)
     check_count("version", join.version)
     check_count("room", join.room)
     if not 0 < join.lease_ns < MAX_SECONDS * 1e9:
         raise BadArgument(f"expected a lease of more than 0 seconds, got {join.lease_ns} ns")
+    if not 0 <= join.timeout_ns < MAX_SECONDS * 1e9:
+        raise BadArgument(f"expected a timeout of 0 seconds or more, got {join.timeout_ns} ns")
     if not 0 <= join.delay_ns <= MAX_DELAY_NS:
         raise BadArgument(f"expected a delay from 0 to ten years, got {join.delay_ns} ns")
+    check_rate(join.rate)
+    if join.at_most is not None:
+        check_count("at_most", join.at_most)
     registered.check(join.exchange, join.key, join.key_missing)
     for what, name in (("an origin", join.origin), ("a process", join.process)):
         if len(name) > MAX_ORIGIN:
@@ -165,6 +264,12 @@ def check_join(join: Join, since: Since) -> None:
     found = registered.lookup(join.exchange)
     if found is None or found.pends:
         return
+    if join.rate is not None or join.at_most is not None:
+        limit = f"rate={join.rate!r}" if join.rate is not None else f"at_most={join.at_most}"
+        raise BadArgument(
+            f"expected no limit with exchange {join.exchange!r}, whose instances get all that comes, got {limit}: "
+            "leave it out, or use an exchange whose events pend"
+        )
     if isinstance(join.rollout, float) and join.rollout:
         raise BadArgument(
             f"expected no share with exchange {join.exchange!r}, whose instances get all that comes, got "

@@ -19,6 +19,7 @@ pytest.register_assert_rewrite("solarwind.testing.rules")
 
 from .rules.around import AroundRules  # noqa: E402
 from .rules.causes import CauseRules  # noqa: E402
+from .rules.deaths import DeathRules  # noqa: E402
 from .rules.definitions import DefinitionRules  # noqa: E402
 from .rules.delay import DelayRules  # noqa: E402
 from .rules.exchanges import ExchangeRules  # noqa: E402
@@ -30,6 +31,7 @@ from .rules.handlers import HandlerRules  # noqa: E402
 from .rules.history import HistoryRules  # noqa: E402
 from .rules.joining import JoiningRules  # noqa: E402
 from .rules.lifecycle import LifecycleRules  # noqa: E402
+from .rules.limits import LimitRules  # noqa: E402
 from .rules.operating import OperatingRules  # noqa: E402
 from .rules.outbox import OutboxRules  # noqa: E402
 from .rules.outcomes import OutcomeRules  # noqa: E402
@@ -40,6 +42,7 @@ from .rules.schedules import ScheduleRules  # noqa: E402
 from .rules.schemas import SchemaRules  # noqa: E402
 from .rules.service import ServiceRules  # noqa: E402
 from .rules.shadows import ShadowRules  # noqa: E402
+from .rules.timeouts import TimeoutRules  # noqa: E402
 from .rules.timing import TimingRules  # noqa: E402
 
 __all__ = ["EngineContract", "LocalPlace", "Place", "a_while", "on_loop", "until"]
@@ -48,6 +51,7 @@ __all__ = ["EngineContract", "LocalPlace", "Place", "a_while", "on_loop", "until
 class EngineContract(
     AroundRules,
     CauseRules,
+    DeathRules,
     DefinitionRules,
     DelayRules,
     ExchangeRules,
@@ -59,6 +63,7 @@ class EngineContract(
     FailingRules,
     FiringRules,
     LifecycleRules,
+    LimitRules,
     OperatingRules,
     OutboxRules,
     OutcomeRules,
@@ -68,6 +73,7 @@ class EngineContract(
     SchemaRules,
     ServiceRules,
     ShadowRules,
+    TimeoutRules,
     TimingRules,
 ):
     """All rules. A subclass defines the fixture `place`."""

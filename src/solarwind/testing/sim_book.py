@@ -30,6 +30,7 @@ from .sim_facts import (
     comparable,
     positions,
 )
+from .sim_limits import LimitBook
 from .sim_log import LogBook
 from .sim_order import Order
 from .sim_store import Name
@@ -55,7 +56,7 @@ class Book:
         self.poison = 0
         self._by_instance: dict[int, PurposeBook] = {}
         self.log = LogBook()
-        self.order = Order(self.log, self.counts)
+        self.order, self.limits = Order(self.log, self.counts), LimitBook(self.counts)
         self._durable: dict[Name, Facts] = {}
         self._expected: dict[Name, dict[int, Snapshot]] = {}  # and the track
         self._committing: tuple[dict[Name, Facts], dict[Name, dict[int, Snapshot]], list[str]] | None = None
@@ -89,6 +90,7 @@ class Book:
             self.ends.setdefault(join.topic, 0)
         book.state(join)
         self.order.joined(join)
+        self.limits.joined(join)
         book.holders[instance] = Holder(join, join.room)
         book.note_shadows(self.ends[join.topic])
         book.note_shares(self.ends[join.topic], now, join.lease_ns)
@@ -275,6 +277,7 @@ class Book:
     def retired(self, name: Name) -> None:
         book = self.purposes.pop(name)
         self.order.retired(name)
+        self.limits.retired(name)
         for instance in book.holders:
             del self._by_instance[instance]
         self._alone = {name: lease for name, lease in self._alone.items() if lease not in book.leases}
@@ -285,6 +288,7 @@ class Book:
     # Commits and restarts -----------------------------------------------------------------------------
 
     def commit_begins(self, dispatcher: Dispatcher, batches: Sequence[tuple[Batch, bool]]) -> None:
+        self.limits.commit_begins()
         facts = {name: book.facts.copy() for name, book in self.purposes.items()}
         snapshots = {
             name: {number: track.state.snapshot() for number, track in dispatcher.purpose(*name).tracks.items()}
@@ -303,6 +307,7 @@ class Book:
         """Note that a commit is durable."""
         assert self._committing is not None
         self._durable, self._expected, ended = self._committing
+        self.limits.commit_ends()
         self._alone = {name: lease for name, lease in self._alone.items() if name not in ended}
         self._committing = None
         self.delays.delayed(delayed)
@@ -335,6 +340,7 @@ class Book:
         self._by_instance, self.notes = {}, sim_notes.Notes()
         self._committing = None
         self.order.restarted(self._durable, clean=clean)
+        self.limits.restarted(self._durable)
         self._alone = {}
         self._owed = {}
         self._children = {each: parent for each, parent in self._children.items() if each in self._durable_children}
@@ -350,6 +356,7 @@ class Book:
     def recovered(self, dispatcher: Dispatcher, now: int, earlier: int) -> None:
         """Check that what was recovered is the live state as of the last commit, by a clock that was set back by
         `earlier` since then."""
+        self.limits.set_back(earlier)
         for book in self.purposes.values():
             book.facts.start(now, earlier)
         self.ends = {name: topic.end for name, topic in dispatcher.topics.items()}
@@ -419,6 +426,7 @@ class Book:
         )
         if pends:
             self._check_hand_out(book, offer, mask, where, now)
+            self.limits.check(book, offer.picks, now, where)
             book.facts.hand_out(mask)
             owned, end = self.owned(book), self.ends[topic]
             if exchange == "keyed":

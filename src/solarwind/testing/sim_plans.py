@@ -38,6 +38,8 @@ class PurposePlan(msgspec.Struct, frozen=True):
     fires: str | None  # its handlers fire on this topic
     shared: bool = False  # its versions may have shares
     delays: dict[int, int] = {}  # of its versions, in ns
+    rate: str | None = None
+    at_most: dict[int, int] = {}  # of its versions
 
     @property
     def name(self) -> tuple[str, str]:
@@ -111,6 +113,18 @@ def with_delays(random: Random, plans: list[PurposePlan]) -> list[PurposePlan]:
         if len(copies) == 1 and random.random() < 0.3:
             delays = {each: random.choice((0, 1, 10, 90)) * SECOND for each in plan.versions}
             plan = msgspec.structs.replace(plan, delays=delays)
+        found.append(plan)
+    return found
+
+
+def with_limits(random: Random, plans: list[PurposePlan]) -> list[PurposePlan]:
+    """Return the purposes, some of them with limits."""
+    found = []
+    for plan in plans:
+        if random.random() < 0.12:
+            plan = msgspec.structs.replace(plan, rate=random.choice(("2/s", "30/m", "20/s", "90/s", "1000/s")))
+        if random.random() < 0.12:
+            plan = msgspec.structs.replace(plan, at_most={each: random.randint(1, 4) for each in plan.versions})
         found.append(plan)
     return found
 

@@ -39,6 +39,7 @@ class World:
         self.retry = Retry(self.attempts, wait=random.choice((0.0, 0.5, 5.0)), factor=2.0, ceiling=20.0)
         self.durable = random.random() > 0.15
         self.plans = sim_plans.with_delays(Random(-seed - 2), sim_plans.make_plans(random))
+        self.plans = sim_plans.with_limits(Random(-seed - 7), self.plans)
         self.allergic = random.sample(self.plans, random.randint(1, len(self.plans)))  # their handlers die of poison
         self.processes = random.choice(((HOME,), (HOME, ""), (HOME, "x"), ("x", "y"), (HOME, "", "x", "y")))
         self.disk = Disk(forgets=random.random() < 0.5)
@@ -189,7 +190,8 @@ class World:
         as_before = self.book.is_stated((plan.topic, plan.purpose), version) and self.random.random() < 0.3
         retry = None if as_before else self.retry
         join = Join(plan.topic, plan.purpose, exchange, version, key, retry, plan.lease_ns, room, process=process)
-        join = msgspec.structs.replace(join, delay_ns=plan.delays.get(version, 0))
+        limits = {"rate": plan.rate, "at_most": plan.at_most.get(version)} if exchange != "fanout" else {}
+        join = msgspec.structs.replace(join, delay_ns=plan.delays.get(version, 0), **limits)
         if plan.shared and "share" in self.faults:
             join = msgspec.structs.replace(
                 join, rollout=self.random.choice(("newest", "newest", "hold", "shadow", 0.2, 0.5))

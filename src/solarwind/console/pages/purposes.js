@@ -97,6 +97,7 @@ export function PurposePage({ names: [topic, purpose] }) {
 function Standing({ topic, purpose, stands, instances }) {
   const sum = (name) => instances.reduce((total, each) => total + each[name], 0);
   const hooks = listOf("webhooks").filter((each) => each.topic === topic && each.purpose === purpose);
+  const timeouts = [...new Set(instances.map((each) => each.timeout).filter(Boolean))];
   const versions = stands.versions.map((version, at) => html`<span class="version">v${version} <${State} name=${stands.version_states?.[at] ?? "current"} /></span> `);
   return html`<${Facts} of=${[
     ["State", html`<${State} name=${stands.state} />`],
@@ -107,6 +108,8 @@ function Standing({ topic, purpose, stands, instances }) {
     ["Pending", count(stands.pending)],
     stands.delay > 0 && ["Its delay", seconds(stands.delay)],
     stands.delayed > 0 && ["Wait for the delay", html`${count(stands.delayed)}${stands.delayed_until && html`, the first is handed out <${Time} at=${stands.delayed_until} />`}`],
+    timeouts.length > 0 && ["Timeout of a call", timeouts.map((each) => seconds(Number(each))).join(", ")],
+    (stands.rate || stands.at_most) && ["Limits", html`${[stands.rate && `${stands.rate} handed out`, stands.at_most && `${count(stands.at_most)} in flight`].filter(Boolean).join(", ")}${stands.limited && html` <span class="quiet">events wait for that</span>`}`],
     ["Oldest", html`<${Time} at=${stands.oldest} none=${stands.pending ? "not known" : "nothing is left"} />`],
     ["Settled", html`${count(stands.settled)} <span class="quiet">${rate(stands.rates?.settled)}</span>`],
     ["Retried", html`${count(stands.retried)} <span class="quiet">${rate(stands.rates?.retried)}</span>`],

@@ -44,11 +44,13 @@ export function RolloutPage({ names: [topic, purpose] }) {
   if (!answer) return html`<${Page} title=${`Versions of ${purpose}`} trail=${trail}>${error ? html`<${Failure} error=${error} />` : html`<${Loading} />`}</${Page}>`;
   const of = { topic, purpose, current: answer.current };
   const delays = answer.versions.some((each) => Number(each.delay) > 0);
+  const limits = answer.versions.some((each) => each.rate || each.at_most);
   const columns = [
     { name: "version", label: "Version", value: (each) => each.version, cell: (each) => html`<strong>v${each.version}</strong>` },
     { name: "state", label: "State", value: (each) => each.state, cell: (each) => html`<${State} name=${each.state} />` },
     { name: "share", label: "Share of events", number: true, value: (each) => Number(each.share), cell: (each) => perCent(Number(each.share)) },
     delays && { name: "delay", label: "Delay", number: true, value: (each) => Number(each.delay), cell: (each) => seconds(Number(each.delay)) },
+    limits && { name: "limits", label: "Limits", value: (each) => each.rate ?? "", cell: (each) => [each.rate, each.at_most && `${count(each.at_most)} in flight`].filter(Boolean).join(", ") || "–" },
     { name: "instances", label: "Instances", number: true, value: (each) => each.instances },
     { name: "pending", label: "Pending", number: true, value: (each) => each.pending, cell: (each) => count(each.pending) },
     { name: "in_flight", label: "In flight", number: true, value: (each) => each.in_flight },

@@ -259,6 +259,9 @@ class ServiceRules:
             "delay": 0.0,
             "delayed": 0,
             "delayed_until": None,
+            "rate": None,
+            "at_most": None,
+            "limited": False,
         }
         with pytest.raises(AttributeError):
             counts.pending = 1  # type: ignore[misc]

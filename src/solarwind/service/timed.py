@@ -1,0 +1,44 @@
+"""A handler whose calls may take only so long."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+
+from ..errors import BadArgument
+from .outcome import outcome_of
+from .signature import Handler, refuse_unrun
+
+
+def check_may_be_timed(handler: Handler) -> None:
+    """Raise `BadArgument` for a `def` handler. Its thread cannot be stopped: were its event handed out again meanwhile,
+    two calls would be at it in one process, and at another of its key."""
+    if not handler.is_async:
+        raise BadArgument(
+            f"expected a timeout only with an async def handler, got {handler.name}, a def, whose thread cannot be "
+            "stopped: make it async def, or limit what it waits for, as in requests.get(url, timeout=5)"
+        )
+
+
+def timed(handler: Handler, seconds: float) -> Handler:
+    """Return the handler, an `async def`, with a call that is cancelled once it takes longer, with all that is around
+    it: then it raises `TimeoutError`, whatever the handler makes of the cancellation, unless it says what is to become
+    of the event (`Later`, `Reject`)."""
+    call = handler.call
+    late = f"expected handler {handler.name} to return within {seconds:g} s, and it did not: its call was cancelled"
+
+    async def call_in_time(given: Any) -> None:
+        limit = asyncio.timeout(seconds)
+        try:
+            async with limit:
+                refuse_unrun(await call(given))
+        except BaseException as error:
+            if not limit.expired() or outcome_of(error).verdict != "retry":
+                raise
+            raise TimeoutError(late) from error
+        if limit.expired():  # it returned nevertheless, maybe in the middle of its work
+            raise TimeoutError(late)
+
+    return msgspec.structs.replace(handler, call=call_in_time)
