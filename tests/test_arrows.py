@@ -91,7 +91,17 @@ ARROWS = {
     | {"core", "engine", "operations", "options", "peer", "records", "plugins", "service", "shutdown", "urls"}
     | {"asyncapi", "server", "systems", "wind", "wire"},
     "contrib": FOUNDATION
-    | {"core.effects", "engine.base", "engine.local", "handlers", "options", "outbox.sql", "service", "wind", "contrib"},
+    | {
+        "core.effects",
+        "engine.base",
+        "engine.local",
+        "handlers",
+        "options",
+        "outbox.sql",
+        "service",
+        "wind",
+        "contrib",
+    },
     "testing": None,  # anything but the command line
     "cli": None,  # anything but testing
     "__init__": FOUNDATION | {"core", "handlers", "records", "service.middleware", "wind"},
