@@ -54,9 +54,11 @@ unit: $(VENV)/.test $(VENV)/.peers $(VENV)/.axe $(VENV)/.asyncapi $(VENV)/.compi
 ## What is too long for each time: contracts that repeat others, the cases that `make test` leaves out of many, further
 ## faults, more examples, and a run of each benchmark with few events. Clusters under faults have a target of their own:
 ## what is asked of them has time limits, so it wants a machine that does nothing else.
-test-long: $(VENV)/.test $(VENV)/.peers $(VENV)/.axe $(VENV)/.asyncapi $(VENV)/.prometheus $(VENV)/.bench $(VENV)/.brokers
+test-long: $(VENV)/.test $(VENV)/.peers $(VENV)/.axe $(VENV)/.asyncapi $(VENV)/.prometheus $(VENV)/.bench $(VENV)/.brokers $(VENV)/.django6
 	$(BIN)/python -m pytest -m long -n $(JOBS) --dist worksteal --ignore tests/cluster/test_faults.py
 	$(BIN)/python -m pytest -m "hypothesis and not long" -n $(JOBS) --hypothesis-profile long tests/core tests/store
+	$(BIN)/python -m pytest -n $(JOBS) tests/on_django/test_djangos_own.py
+	test ! -x $(VENV)/django6/bin/python || DJANGO_PYTHON=$(CURDIR)/$(VENV)/django6/bin/python $(BIN)/python -m pytest -n $(JOBS) tests/on_django
 
 ## Clusters of three nodes under faults of each kind, for so many seconds each: make test-cluster [FAULTS_S=60]
 test-cluster: $(VENV)/.test $(VENV)/.peers
@@ -166,6 +168,20 @@ $(VENV)/.compiled: $(VENV)/.test
 
 $(VENV)/.docs: $(VENV)/.test docs/requirements.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -r docs/requirements.txt
+	touch $@
+
+# Django 6 beside, where there is a Python for it, with the tests that Django has of backends for tasks. Where they cannot
+# be fetched, the tests with them are skipped.
+PYTHON6 ?= $(firstword $(wildcard $(HOME)/.pyenv/versions/3.1[2-9]*/bin/python) $(shell command -v python3.13 python3.12))
+DJANGO6 := Django==6.1.3
+$(VENV)/.django6: $(VENV)/.test
+	@(test -n "$(PYTHON6)" && "$(PYTHON6)" -m venv $(VENV)/django6 && \
+		$(VENV)/django6/bin/pip install --quiet --disable-pip-version-check -r requirements.txt $(DJANGO6) $(shell grep -E "^(asgiref|sqlparse|uvicorn|psycopg|psycopg-binary|pytest|pytest-django)==" requirements-dev.txt) && \
+		$(VENV)/django6/bin/pip install --quiet --disable-pip-version-check --no-deps -e . && \
+		mkdir -p $(VENV)/django6/sdist && cd $(VENV)/django6/sdist && \
+		../bin/pip download --quiet --disable-pip-version-check --no-deps --no-binary :all: $(DJANGO6) && \
+		tar --wildcards -xzf [Dd]jango-*.tar.gz '*/tests/tasks/*') || \
+		{ rm -rf $(VENV)/django6; echo "Django 6 cannot be installed here: it is left out"; }
 	touch $@
 
 $(VENV)/.bench: $(VENV)/.test bench/requirements.txt

@@ -40,6 +40,7 @@ PLACES = {
         cluster.tail:Tail._make
         engine.files:read_file
         engine.files:write_file
+        contrib.django.service:_threads_work
         outbox.sqlite:SqliteLane._on_thread
         outbox.sqlite:SqliteLane.close
         lifecycle:_complete
@@ -77,7 +78,7 @@ PLACES = {
         server.http11:Http11._read
         server.websocket:AsgiWebSocket.run
         service.runner:Runner._on_thread.job
-        service.threads:Threads._start
+        threads:Threads._start
         store.sqlite:SqliteStore._after_commit
         store.writeahead:WriteAheadLog.bound
     """,

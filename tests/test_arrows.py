@@ -35,6 +35,7 @@ FOUNDATION = {
     "schema",
     "shares",
     "text",
+    "threads",
     "timing",
 }
 ARROWS = {
@@ -56,6 +57,7 @@ ARROWS = {
     "logs": {"text"},
     "text": set(),
     "systems": {"errors"},
+    "threads": set(),
     "timing": {"errors", "failure", "names"},
     "columns": {"errors", "event", "names", "payload"},
     "batch": {"columns", "errors", "event", "limits", "names", "payload"},
@@ -85,13 +87,23 @@ ARROWS = {
     "wind": FOUNDATION
     | {"core", "engine", "lifecycle", "loops", "operations", "options", "outbox", "plugins", "records"}
     | {"asyncapi", "declaring", "handlers", "service", "shutdown", "urls"},
-    "lifecycle": {"errors", "loops", "options", "service.threads", "shutdown", "wind"},  # wind: for annotations only
+    "lifecycle": {"errors", "loops", "options", "shutdown", "threads", "wind"},  # wind: for annotations only
     "peer": FOUNDATION | {"core", "store.definitions", "wire", "engine", "operations", "plugins", "service", "peer"},
     "server": FOUNDATION
     | {"core", "engine", "operations", "options", "peer", "records", "plugins", "service", "shutdown", "urls"}
     | {"asyncapi", "server", "systems", "wind", "wire"},
     "contrib": FOUNDATION
-    | {"core.effects", "engine.base", "service.log_fields", "service.middleware", "service.signature", "wind"},
+    | {
+        "core.effects",
+        "engine.base",
+        "engine.local",
+        "handlers",
+        "options",
+        "outbox.sql",
+        "service",
+        "wind",
+        "contrib",
+    },
     "testing": None,  # anything but the command line
     "cli": None,  # anything but testing
     "__init__": FOUNDATION | {"core", "handlers", "records", "service.middleware", "wind"},

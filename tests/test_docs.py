@@ -22,6 +22,7 @@ import solarwind
 from solarwind import Cause, Event, Handing, Handlers, SolarWind, errors, records
 from solarwind.cli import app
 from solarwind.cli.examples import EXAMPLES
+from solarwind.contrib.django.service import DjangoSolarWind
 from solarwind.contrib.flask import FlaskSolarWind
 from solarwind.handlers import Registering
 from solarwind.lifecycle import Life
@@ -35,6 +36,7 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 SOLARWIND: Any = typer.main.get_command(app)  # the command line, as typer makes it
 README, PYTHON, CLI = ROOT / "README.md", ROOT / "docs" / "PYTHON.md", ROOT / "docs" / "CLI.md"
 EFFECTS, SCHEMAS = ROOT / "docs" / "EFFECTS.md", ROOT / "docs" / "SCHEMAS.md"
+DJANGO = ROOT / "docs" / "DJANGO.md"
 INDEX, ERRORS = ROOT / "docs" / "index.md", ROOT / "docs" / "ERRORS.md"
 OPENTELEMETRY = ROOT / "docs" / "OPENTELEMETRY.md"
 GUARANTEES = ROOT / "docs" / "GUARANTEES.md"
@@ -207,8 +209,11 @@ VARIABLES: dict[str, type] = {
 }
 
 
+OF_A_FRAMEWORK: dict[str, type] = {"DJANGO.md": DjangoSolarWind, "FLASK.md": FlaskSolarWind}
+
+
 def variables_of(document: Path) -> dict[str, type]:
-    return VARIABLES | ({"wind": FlaskSolarWind} if document.name == "FLASK.md" else {})
+    return VARIABLES | {"wind": OF_A_FRAMEWORK.get(document.name, SolarWind)}
 
 
 @pytest.mark.parametrize(("document", "block"), list(python_blocks()))
@@ -359,7 +364,7 @@ def test_links_lead_somewhere(document: Path) -> None:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
 def test_files_and_functions_that_the_prose_names_exist(document: Path) -> None:
     """`core/dispatcher.py`, or `Dispatcher.exchange`, in code within a sentence."""
-    folders = [ROOT, ROOT / "src" / "solarwind", ROOT / "tests"]
+    folders = [ROOT, ROOT / "src" / "solarwind", ROOT / "tests", ROOT / "examples" / "django_shop"]
     for code in re.findall(r"`([^`\n]+)`", prose(document)):
         found = re.fullmatch(r"((?:\w+/)*\w+\.py)(?:::\w+)?", code)
         if found and "/" in code:
@@ -401,9 +406,12 @@ def members_by_class() -> dict[str, set[str]]:
 
 
 def command_lines() -> Iterator[Any]:
-    for document in (README, INDEX, CLI, EFFECTS, SCHEMAS, ROOT / "docs" / "SECURITY.md", *COMING_FROM):
+    for document in (README, INDEX, CLI, EFFECTS, SCHEMAS, DJANGO, ROOT / "docs" / "SECURITY.md", *COMING_FROM):
         for block in blocks(document):
             for line in block.text.splitlines() if block.language == "sh" else ():
+                if line.startswith("python manage.py solarwind relay "):  # which adds the project's own
+                    line = line.replace(" relay ", " relay --database default ")
+                line = line.removeprefix("python manage.py ")
                 if line.startswith("solarwind "):
                     yield pytest.param(line, id=f"{document.name}:{line.partition('  #')[0].strip()}")
 

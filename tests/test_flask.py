@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import pytest
 from flask import Flask, current_app
 
-from solarwind import BadArgument, Depends, Unavailable
+from solarwind import BadArgument, Depends, SolarWind, Unavailable
 from solarwind.contrib.flask import FlaskSolarWind
 
 A_WHILE_S = 60
@@ -116,6 +116,23 @@ def test_a_handler_without_an_app_says_what_is_missing(wind: FlaskSolarWind, cap
         with pytest.raises(TimeoutError):
             wind.wait(wind.settled(0.5))
     assert "call wind.init_app(app) first" in caplog.text
+
+
+def test_what_was_fired_last_is_accepted_at_the_end_of_the_process(tmp_path: Path) -> None:
+    program = """
+from solarwind.contrib.flask import FlaskSolarWind
+wind = FlaskSolarWind()
+wind.use("sqlite:///shop.db")
+wind.begin()
+wind.fire("T", "first").wait(60)
+wind.fire("T", "last")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=A_WHILE_S, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    with SolarWind(f"sqlite:///{tmp_path}/shop.db") as wind:
+        assert [event.payload for event in wind.wait(wind.events("T"))] == ["first", "last"]
 
 
 SERVICE = """

@@ -12,7 +12,9 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+import django
 import pytest
+from django.conf import settings
 
 from sources import MODULES, ROOT
 
@@ -116,8 +118,17 @@ def _of_call(node: ast.Call, foreign: set[str]) -> Iterator[str]:
             yield f"overwrite a name of {first.id}"
 
 
+def configure_django() -> None:
+    """Set up Django without a project, in this process, for modules that cannot be imported without."""
+    if not settings.configured:
+        settings.configure(DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}})
+        django.setup()
+
+
 def offences_of_classes(module: str) -> Iterator[str]:
     """Underscored members of classes of other libraries that those built on them override or use."""
+    if ".contrib.django" in module:
+        configure_django()
     for own in vars(importlib.import_module(module)).values():
         if not isinstance(own, type) or own.__module__ != module:
             continue

@@ -30,12 +30,12 @@ from solarwind.service.buffer import ProducerBuffer
 from solarwind.service.consumer import Consumer
 from solarwind.service.group import Group
 from solarwind.service.runner import Runner
-from solarwind.service.threads import Threads
 from solarwind.store.base import Full
 from solarwind.store.sqlite import SqliteStore
 from solarwind.store.writeahead import WriteAheadLog
 from solarwind.testing import FakeClock, memory_engine
 from solarwind.testing.contract import on_loop, until
+from solarwind.threads import Threads
 
 # --- the engine -------------------------------------------------------------------------------------------------
 

@@ -16,7 +16,9 @@ from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any, NamedTuple
 
+import django
 import msgspec
+from django.conf import settings
 
 from solarwind import SolarWind, exchanges
 from solarwind.operations import Operation
@@ -26,6 +28,8 @@ LIST = Path(__file__).with_suffix(".txt")
 CHANGELOG = ROOT / "CHANGELOG.md"
 MANUAL = ROOT / "docs" / "PYTHON.md"
 MODULES = ["solarwind", "solarwind.exchanges", "solarwind.records", "solarwind.server", "solarwind.testing"]
+OF_DJANGO = ["solarwind.contrib.django.service", "solarwind.contrib.django.tasks", "solarwind.testing.django"]
+NOT_PUBLIC = {"beside"}  # of contrib: what its modules share
 
 
 class Name(NamedTuple):
@@ -50,8 +54,12 @@ class Name(NamedTuple):
 def public_names() -> list[Name]:
     """Return all of them, by modules in the order of `MODULES`, a class before its members."""
     contrib = import_module("solarwind.contrib")
-    of_contrib = [f"{contrib.__name__}.{each.name}" for each in iter_modules(contrib.__path__)]
-    return [name for module in [*MODULES, *sorted(of_contrib)] for name in of_module(module)]
+    modules = [each for each in iter_modules(contrib.__path__) if not each.ispkg and each.name not in NOT_PUBLIC]
+    of_contrib = [f"{contrib.__name__}.{each.name}" for each in modules]
+    if not settings.configured:  # a project's
+        settings.configure()
+        django.setup()
+    return [name for module in [*MODULES, *sorted(of_contrib), *OF_DJANGO] for name in of_module(module)]
 
 
 def of_module(module: str) -> Iterator[Name]:

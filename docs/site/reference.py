@@ -37,7 +37,8 @@ class Public(SphinxDirective):
 
 def described(of: str) -> list[Name]:
     """Return a name and its members, or all names of a module."""
-    return [each for each in NAMES if each.module == of or f"{each.full}.".startswith(f"{of}.")]
+    in_module = [each for each in NAMES if each.module == of]
+    return in_module or [each for each in NAMES if f"{each.full}.".startswith(f"{of}.")]
 
 
 def markdown(found: list[Name]) -> str:

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from .errors import Unavailable
 from .loops import check_no_loop, forget, from_thread
 from .options import check_flag, check_work
-from .service.threads import Pool
 from .shutdown import Shutdown
+from .threads import Pool
 
 if TYPE_CHECKING:
     from types import FrameType, TracebackType

@@ -30,6 +30,7 @@ from .options import check_engine, check_seconds, check_token, check_type
 from .outbox.effects import Effects
 from .records import SchemaInfo
 from .schema import read_schema
+from .service.buffer import not_running
 from .service.middleware import Middleware, check_middleware
 from .service.registration import Options, Registration, described, handled_here, shows_options, stated
 from .service.runner import handling
@@ -451,7 +452,7 @@ class SolarWind(Life, Registering, Effects, Declaring):
     def _check_running(self) -> None:
         self._check_process()
         if self._state != "running":
-            raise Unavailable(f"expected a SolarWind that runs, got one that is {self._state}: use `async with wind:`")
+            raise Unavailable(not_running(self._state, self._to_start))
 
     def _check_not_running(self) -> None:
         if self._state not in ("not started", "stopped"):

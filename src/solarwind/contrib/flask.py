@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import subprocess
 import sys
-import threading
 from typing import Any
 
 import click
@@ -16,10 +14,10 @@ from ..engine.base import Engine
 from ..errors import SolarWindError, Unavailable
 from ..limits import Limits
 from ..service.middleware import CallNext, Handing
-from ..wind import SolarWind
+from .beside import BesideRequests
 
 
-class FlaskSolarWind(SolarWind):
+class FlaskSolarWind(BesideRequests):
     """A `SolarWind` for a Flask app: `wind = FlaskSolarWind()`, and in the app's factory `wind.init_app(app)`.
 
     It starts with the first request of a process, on a thread of its own, so that a server may fork before, and stops
@@ -36,7 +34,6 @@ class FlaskSolarWind(SolarWind):
         """See `SolarWind`; the URL is in the app's configuration."""
         super().__init__(grace=grace, limits=limits, engine=engine)
         self._app: Flask | None = None
-        self._starting_here = threading.Lock()
         self.middleware(self._in_app_context)
         if app is not None:
             self.init_app(app)
@@ -56,22 +53,6 @@ class FlaskSolarWind(SolarWind):
         app.extensions["solarwind"] = self
         app.before_request(self._begin_with_request)
         app.cli.add_command(_command(self, app))
-
-    def begin(self) -> None:
-        """Start it in this process, if it does not run: the first request does so. Raise what the start raises."""
-        if self._state == "running":
-            return
-        with self._starting_here:
-            if self._state != "running":
-                self._check_process()
-                self.__enter__()
-                atexit.register(self.close)
-
-    def close(self) -> None:
-        """Stop it, if it runs by `begin`: handlers have `grace` seconds to finish. The next request starts it again."""
-        if self._thread is not None and self._state == "running" and not self._forked:
-            atexit.unregister(self.close)
-            self.__exit__(None, None, None)
 
     def _begin_with_request(self) -> None:
         if self._state != "running":

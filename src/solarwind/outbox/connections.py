@@ -142,12 +142,18 @@ def missing_table(error: BaseException) -> NotFound | None:
         text = str(each)
         if "solarwind_" in text and (getattr(each, "sqlstate", None) == "42P01" or "no such table" in text):
             table = "solarwind_outbox" if "solarwind_outbox" in text else "solarwind_once"
-            return NotFound(
-                f"expected the table {table} in this database, found none: make it with `solarwind outbox init "
-                "--database URL`, or print its SQL with --sql"
-            )
+            return NotFound(f"expected the table {table} in this database, found none: make it with {_tables_by()}")
         todo += [each.__cause__, each.__context__, getattr(each, "orig", None)]
     return None
+
+
+def _tables_by() -> str:
+    """Return what makes the tables, as the end of a sentence."""
+    init = "`solarwind outbox init --database URL`, or print its SQL with --sql"
+    django = sys.modules.get("django.apps")
+    if django is not None and django.apps.is_installed("solarwind.contrib.django"):
+        return f"`manage.py migrate solarwind`, or where it is none of Django's, with {init}"
+    return init
 
 
 def _closed() -> Unavailable:

@@ -9,9 +9,9 @@ import asyncio
 import os
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
+from ..threads import Pool
 from ..urls import sqlite_path
 from .database import open_sqlite
 from .rows import OutboxRow
@@ -38,7 +38,7 @@ class SqliteLane:
 
     def __init__(self, database: str) -> None:
         self._database = database
-        self._thread = ThreadPoolExecutor(1, "solarwind relay")
+        self._thread = Pool("solarwind relay", 1)
         self._version = -1  # of the file, when nothing was found in it
 
     async def open(self) -> None:

@@ -35,11 +35,13 @@ Outcome = tuple[Any, BaseException | None]
 
 class Around(msgspec.Struct, eq=False):
     """What is around the handlers and fires of a `SolarWind`: the middlewares, the first outermost, what stands in for
-    dependencies, in tests, and who observes what travels, for tracing."""
+    dependencies, in tests, and who observes what travels, for tracing. `outermost` is around all of that: it returns a
+    handler whose call has it around, on the loop or, for a `def` handler, in its thread."""
 
     middlewares: list[Middleware] = msgspec.field(default_factory=list)
     overrides: dict[Any, Any] = msgspec.field(default_factory=dict)
     observer: Observer | None = None
+    outermost: Callable[[Handler], Handler] | None = None
 
 
 class Run(Protocol):
@@ -50,10 +52,10 @@ class Run(Protocol):
 
 def bound(handler: Handler, around: Around) -> Handler:
     """Return the handler with what is around it; itself where nothing is. Called on the loop, before it is started."""
-    if handler.needs is None and not around.middlewares:
-        return handler
-    made = Bound(handler, around, asyncio.get_running_loop())
-    return msgspec.structs.replace(handler, call=made.call, is_raw=False, around=made)
+    if handler.needs is not None or around.middlewares:
+        made = Bound(handler, around, asyncio.get_running_loop())
+        handler = msgspec.structs.replace(handler, call=made.call, is_raw=False, around=made)
+    return handler if around.outermost is None else around.outermost(handler)
 
 
 class Bound:

@@ -39,8 +39,9 @@ class ProducerBuffer:
 
     observer: Observer | None = None
 
-    def __init__(self, limits: Limits, *, later: bool = False) -> None:
-        """What enters its topic `later` is in a buffer of its own: it goes another way than the rest."""
+    def __init__(self, limits: Limits, *, to_start: str, later: bool = False) -> None:
+        """`to_start` ends the sentence on one that does not run. What enters its topic `later` is in a buffer of its
+        own: it goes another way than the rest."""
         self._later = later
         self.open_groups: dict[str, Group] = {}  # by topic
         # Only payloads above `small` are counted as they come: as many small ones as fit into a batch are half a batch.
@@ -57,7 +58,8 @@ class ProducerBuffer:
         # writer: the adding thread, and the loop.
         self._added = 0
         self._gone = 0
-        self._closed: str | None = _not_running("not started")
+        self._to_start = to_start
+        self._closed: str | None = not_running("not started", to_start)
 
     def open(
         self,
@@ -74,7 +76,7 @@ class ProducerBuffer:
 
     def close(self) -> None:
         """Refuse further events; those that were added may still be popped and sent."""
-        self._closed = _not_running("stopped")
+        self._closed = not_running("stopped", self._to_start)
 
     def leave_behind(self, why: str) -> None:
         """Refuse events in a forked child, and send none of those that were added."""
@@ -357,5 +359,6 @@ class ProducerBuffer:
             await asyncio.wait(self._sent)
 
 
-def _not_running(state: str) -> str:
-    return f"expected a SolarWind that runs, got one that is {state}: use `async with wind:`"
+def not_running(state: str, to_start: str) -> str:
+    """Return the sentence for one that does not run; `to_start` is what to do."""
+    return f"expected a SolarWind that runs, got one that is {state}: {to_start}"

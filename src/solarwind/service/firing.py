@@ -63,6 +63,8 @@ class Firing:
     """The part of a `SolarWind` that fires. Events fired on other threads have a buffer of their own, and so have those
     that enter their topic later."""
 
+    _to_start = "use `async with wind:`"  # what to do about one that does not run
+
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._home: Engine | None = None  # that it fires to, once it was started
@@ -70,9 +72,9 @@ class Firing:
         self._plain_thread = 0  # where a fire without options is only put into the buffer
         self._around = Around()
         self._typed: dict[str, TypedTopic] = {}  # topics with a schema that is stated here
-        self._buffer = ProducerBuffer(limits)
-        self._foreign = ProducerBuffer(limits)  # fired from other threads
-        self._later = ProducerBuffer(limits, later=True)  # to be delayed, from any thread
+        self._buffer = ProducerBuffer(limits, to_start=self._to_start)
+        self._foreign = ProducerBuffer(limits, to_start=self._to_start)  # fired from other threads
+        self._later = ProducerBuffer(limits, to_start=self._to_start, later=True)  # to be delayed, from any thread
         self._buffers = (self._buffer, self._foreign, self._later)
         self._foreign_lock = threading.Lock()  # for all but the first
         self._forked = ""  # why it is of no use in this process

@@ -35,10 +35,10 @@ from ..failure import Retry
 from ..limits import Limits
 from ..logs import limited
 from ..plugins import registered
+from ..threads import Threads
 from .consumer import Consumer, Work
 from .outcome import Outcome, outcome_of
 from .signature import Handler, Unfit, refuse_unrun
-from .threads import Threads
 
 log = logging.getLogger("solarwind")
 

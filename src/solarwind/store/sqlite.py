@@ -17,7 +17,6 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
 
@@ -31,6 +30,7 @@ from ..core.log import Stored
 from ..core.spans import Spans
 from ..core.state import Change, Letter, Snapshot
 from ..errors import SolarWindError, StoreError
+from ..threads import Pool
 from . import database, inspection
 from .base import FOREVER, BatchPlace, Full, Keep, Recovered, SingleWriter, Space, TopicRecord
 from .check import backup
@@ -88,10 +88,10 @@ class SqliteStore(SingleWriter):
     async def open(self, now: int) -> Recovered:
         if self._closed is None:
             raise StoreError(f"{self.path} is open already: close it first")
-        self._write_thread = ThreadPoolExecutor(1, "solarwind-write")
-        self._read_thread = ThreadPoolExecutor(1, "solarwind-read")
-        self._upkeep_thread = ThreadPoolExecutor(1, "solarwind-upkeep")
-        self._mark_thread = ThreadPoolExecutor(1, "solarwind-mark")
+        self._write_thread = Pool("solarwind-write", 1)
+        self._read_thread = Pool("solarwind-read", 1)
+        self._upkeep_thread = Pool("solarwind-upkeep", 1)
+        self._mark_thread = Pool("solarwind-mark", 1)
         self._closing.clear()
         self._trimming = asyncio.Lock()  # of this loop
         try:

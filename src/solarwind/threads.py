@@ -1,4 +1,7 @@
-"""Threads that a process does not wait for at its end: for `def` handlers, and for a service's loop."""
+"""Threads that a process does not wait for at its end: for `def` handlers, for stores, and for a service's loop.
+
+Those of `concurrent.futures` take no more work once the main thread has ended, before what was registered with `atexit`
+is called: nothing could be stopped in order there."""
 
 from __future__ import annotations
 
@@ -68,14 +71,25 @@ class Threads:
                 self._unfinished -= 1
 
 
-class Pool(ThreadPoolExecutor):
-    """The executor of a loop for `asyncio.to_thread`. Unlike the usual pool, it does not keep a process from ending."""
+def _nothing() -> None: ...
 
-    def __init__(self, name: str) -> None:
+
+class Pool(ThreadPoolExecutor):
+    """An executor, also of a loop for `asyncio.to_thread`. Unlike the usual pool, it does not keep a process from
+    ending, and works until its very end."""
+
+    def __init__(self, name: str, threads: int = MAX_POOL) -> None:
+        """`threads` is how many there may be. They are made when there is work for them, but one alone at once: at the
+        end of a process, when it is closed in order, none can be made any more."""
         super().__init__(1)  # not used
-        self._own = Threads(MAX_POOL, name)
+        self._own = Threads(threads, name)
+        self._closed = False
+        if threads == 1:
+            self._own.run(_nothing)
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        if self._closed:
+            raise RuntimeError("expected an open pool, got one that is closed")
         future: Future[T] = Future()
 
         def job() -> None:
@@ -95,5 +109,6 @@ class Pool(ThreadPoolExecutor):
         self.close(0)
 
     def close(self, wait_s: float) -> None:
-        """End the threads when they are done, and wait `wait_s` seconds for that."""
+        """End the threads when they are done, and wait `wait_s` seconds for that. Take no more work."""
+        self._closed = True
         self._own.close(wait_s)

@@ -1,0 +1,119 @@
+"""The settings: one dict, `SOLARWIND`, read whole, with what is wrong with it as sentences."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import Any
+
+import msgspec
+from django.conf import settings
+
+from ...errors import SolarWindError
+from ...limits import Limits
+from ...names import shown
+from ...wind import SolarWind
+from .databases import database_url
+
+NAME = "SOLARWIND"
+_EXAMPLE = 'SOLARWIND = {"URL": "ws://127.0.0.1:7400"}'
+_NEAR = 0.6  # how alike two keys are where one may be meant by the other; 1 is equal
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What `SOLARWIND` says. What is wrong is left out, and `problems` has a sentence for it."""
+
+    url: str | None = None
+    token: str | None = None
+    grace: float = 30.0
+    limits: Limits | None = None
+    events: str = "events"  # the module of each app that is imported at the start
+    handle: bool | None = None  # in processes that serve requests; None: where nobody else could
+    relay: tuple[str, ...] = ()  # names of databases, whose outbox is fired by processes that run handlers
+    problems: tuple[str, ...] = ()
+
+
+KEYS = tuple(name.upper() for name in Settings.__struct_fields__ if name != "problems")
+
+
+def read() -> Settings:
+    """Return the project's settings. Raise only what Django does where it has none."""
+    given = getattr(settings, NAME, {})
+    if not isinstance(given, dict):
+        return Settings(problems=(f"expected a dict, such as {_EXAMPLE}, got {NAME} = {shown(given)}",))
+    found: dict[str, Any] = {}
+    problems: list[str] = []
+    for key, value in given.items():
+        if key not in KEYS:
+            near = get_close_matches(str(key).upper(), KEYS, 1, _NEAR)
+            problems.append(
+                f"expected keys of {NAME} among {', '.join(KEYS)}, got {shown(key)}"
+                + (f": did you mean {near[0]!r}?" if near else "")
+            )
+            continue
+        try:
+            found[key.lower()] = _CHECKS[key](value)
+        except SolarWindError as error:
+            problems.append(f"{NAME}[{key!r}]: {error}")
+        except _Wrong as wrong:
+            problems.append(f"expected {wrong} as {NAME}[{key!r}], got {shown(value)}")
+    return Settings(**found, problems=tuple(problems))
+
+
+class _Wrong(ValueError):
+    """What was expected instead."""
+
+
+def _url(value: Any) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise _Wrong('text such as "ws://127.0.0.1:7400" or f"sqlite:///{BASE_DIR}/wind.db"')
+    if value is not None:
+        SolarWind(value)
+    return value
+
+
+def _token(value: Any) -> str | None:
+    SolarWind("memory://", token=value)
+    return None if value is None else str(value)
+
+
+def _grace(value: Any) -> float:
+    return SolarWind("memory://", grace=value).grace
+
+
+def _limits(value: Any) -> Limits | None:
+    if value is None or isinstance(value, Limits):
+        return value
+    if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
+        raise _Wrong('a dict such as {"payload_bytes": 4 << 20}')
+    return Limits(**value)
+
+
+def _events(value: Any) -> str:
+    if not isinstance(value, str) or not value.isidentifier():
+        raise _Wrong('the name of a module of each app, such as "events"')
+    return value
+
+
+def _handle(value: Any) -> bool | None:
+    if value is not None and not isinstance(value, bool):
+        raise _Wrong("True, False or None")
+    return value
+
+
+def _relay(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple) or not all(isinstance(alias, str) for alias in value):
+        raise _Wrong('a list of names of databases, such as ["default"]')
+    for alias in value:
+        database_url(alias)
+    return tuple(dict.fromkeys(value))
+
+
+_CHECKS = {
+    "URL": _url,
+    "TOKEN": _token,
+    "GRACE": _grace,
+    "LIMITS": _limits,
+    "EVENTS": _events,
+    "HANDLE": _handle,
+    "RELAY": _relay,
+}

@@ -1,0 +1,1 @@
+"""The tables of the outbox and of `once`, by `manage.py migrate`."""
