@@ -25,7 +25,8 @@ Start = Callable[..., Process]
 def made(tmp_path: Path) -> Callable[[str], Path]:
     def make(template: str) -> Path:
         answer = done("new", "my-shop", "--template", template)
-        assert "cd my-shop" in answer.out
+        assert "my-shop is made." in answer.out
+        assert "    pip install -r requirements.txt\n" in answer.out
         return tmp_path / "my-shop"
 
     return make
@@ -34,10 +35,10 @@ def made(tmp_path: Path) -> Callable[[str], Path]:
 @pytest.mark.parametrize("template", NAMES)
 def test_a_new_project_passes_its_own_tests(made: Callable[[str], Path], template: str) -> None:
     folder = made(template)
-    command = [sys.executable, "-m", "pytest", *QUIET]
-    over = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+    command = ["manage.py", "test"] if template == "django" else ["-m", "pytest", *QUIET]
+    over = subprocess.run([sys.executable, *command], cwd=folder, capture_output=True, text=True, timeout=300)
     assert over.returncode == 0, over.stdout + over.stderr
-    assert re.search(r"[1-9]\d* passed", over.stdout)
+    assert re.search(r"[1-9]\d* passed|Ran [1-9]\d* tests", over.stdout + over.stderr)
 
 
 @pytest.mark.parametrize("template", NAMES)
@@ -65,15 +66,27 @@ def test_dev_finds_the_app_of_a_new_project(made: Callable[[str], Path], start: 
 def test_a_new_api_takes_orders_and_handles_them(made: Callable[[str], Path], start: Start) -> None:
     port = Port()
     start("app:app", "--port", str(port.number), module="uvicorn", cwd=made("fastapi"))
-    order = {"number": 7, "product": "lamp"}
+    eventually(lambda: _placed(f"http://127.0.0.1:{port.number}/orders/7"), "the app to take an order")
 
-    def is_placed() -> bool:
+
+def _placed(address: str) -> bool:
+    try:
+        return httpx.put(address, json={"number": 7, "product": "lamp"}).status_code == 202
+    except httpx.TransportError:
+        return False
+
+
+def test_a_new_django_project_takes_orders_and_handles_them(made: Callable[[str], Path], start: Start) -> None:
+    folder, port = made("django"), Port()
+    subprocess.run([sys.executable, "manage.py", "migrate"], cwd=folder, check=True, capture_output=True)
+    command = [sys.executable, "manage.py", "runserver", "--noreload", str(port.number)]
+    address = f"http://127.0.0.1:{port.number}/orders/7"
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as serving:
         try:
-            return httpx.put(f"http://127.0.0.1:{port.number}/orders/7", json=order).json() == {"id": "order-7"}
-        except httpx.TransportError:
-            return False
-
-    eventually(is_placed, "the app to take an order")
+            eventually(lambda: _placed(address), "the app to take an order")
+            eventually(lambda: httpx.get(address).json()["confirmed"], "the order to be confirmed")
+        finally:
+            serving.terminate()
 
 
 @pytest.mark.parametrize("folder", ["my shop", "-x", "ü", "a/..b/.", "x."])

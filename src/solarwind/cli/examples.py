@@ -9,7 +9,7 @@ from ..operations import OPERATIONS
 EXAMPLES: dict[str, tuple[str, ...]] = {
     "run": ("run", "run app:wind", "run app:wind --workers 4 --url sqlite:///wind.db"),
     "dev": ("dev", "dev app:wind --data shop-dev.db"),
-    "new": ("new my-shop", "new my-shop --template fastapi"),
+    "new": ("new my-shop", "new my-shop --template django"),
     "docs": ("docs app:wind --output asyncapi.json", "docs --url ws://127.0.0.1:7400"),
     "serve": (
         "serve",

@@ -6,6 +6,7 @@ import re
 from enum import StrEnum
 from importlib.resources import files
 from pathlib import Path
+from textwrap import indent
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -23,6 +24,7 @@ _NAME = re.compile("[a-z0-9]([a-z0-9_.-]*[a-z0-9])?", re.ASCII | re.IGNORECASE) 
 class Template(StrEnum):
     script = "script"
     fastapi = "fastapi"
+    django = "django"
 
 
 def new(
@@ -43,8 +45,8 @@ def new(
         raise BadArgument(f"expected a folder that is not there or empty, got {str(folder)!a}: name another")
     folder.mkdir(parents=True, exist_ok=True)
     _copy(files("solarwind") / "templates" / template, folder, name)
-    typer.echo(f"{folder} is made. Its README.md has the commands, of which these are the first:")
-    typer.echo(f"\n    cd {folder}\n    pip install -r requirements.txt\n    pytest")
+    commands = (folder / "README.md").read_text().split("```")[1].removeprefix("sh\n")
+    typer.echo(f"{folder} is made. Its README.md says what to do there, such as\n\n{indent(commands, '    ')}".rstrip())
 
 
 def _copy(source: Traversable, folder: Path, name: str) -> None:
