@@ -48,13 +48,13 @@ lint: $(VENV)/.test $(VENV)/.eslint
 types: $(VENV)/.test
 	$(BIN)/mypy
 
-unit: $(VENV)/.test $(VENV)/.peers $(VENV)/.axe $(VENV)/.asyncapi $(VENV)/.compiled
+unit: $(VENV)/.test $(VENV)/.peers $(VENV)/.npm $(VENV)/.axe $(VENV)/.asyncapi $(VENV)/.compiled
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 ## What is too long for each time: contracts that repeat others, the cases that `make test` leaves out of many, further
 ## faults, more examples, and a run of each benchmark with few events. Clusters under faults have a target of their own:
 ## what is asked of them has time limits, so it wants a machine that does nothing else.
-test-long: $(VENV)/.test $(VENV)/.peers $(VENV)/.axe $(VENV)/.asyncapi $(VENV)/.prometheus $(VENV)/.bench $(VENV)/.brokers $(VENV)/.django6
+test-long: $(VENV)/.test $(VENV)/.peers $(VENV)/.npm $(VENV)/.axe $(VENV)/.asyncapi $(VENV)/.prometheus $(VENV)/.bench $(VENV)/.brokers $(VENV)/.django6
 	$(BIN)/python -m pytest -m long -n $(JOBS) --dist worksteal --ignore tests/cluster/test_faults.py
 	$(BIN)/python -m pytest -m "hypothesis and not long" -n $(JOBS) --hypothesis-profile long tests/core tests/store
 	$(BIN)/python -m pytest -n $(JOBS) tests/on_django/test_djangos_own.py
@@ -142,6 +142,14 @@ $(VENV)/.peers $(VENV)/.prometheus $(VENV)/.brokers: $(VENV)/bin/python Makefile
 		(apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qqy --no-install-recommends $$missing) > /dev/null || \
 			echo "they cannot be installed here: those tests are skipped, those benchmarks go without them"; \
 	fi
+	touch $@
+
+# The packages of npm that tests meet a server with, by name and version. Where npm cannot fetch them, those tests are
+# skipped.
+$(VENV)/.npm: $(VENV)/.peers tests/npm/package.json
+	@mkdir -p $(VENV)/npm && cp tests/npm/package.json $(VENV)/npm && \
+		npm install --prefix $(VENV)/npm --no-package-lock --ignore-scripts --no-audit --no-fund --loglevel=error > /dev/null || \
+		echo "the packages of npm cannot be fetched here: tests with them are skipped"
 	touch $@
 
 # axe-core, with which tests look at the console. Where npm cannot fetch it, they look without it.

@@ -85,7 +85,7 @@ async def test_each_line_of_curl_works_as_written_and_there_is_one_for_each_endp
     for each in ENDPOINTS:
         path = re.sub(r"\{\w+\}", "[^/]+", each.path)
         there = any(method == each.method and re.fullmatch(path, found) for _, method, found in asked)
-        assert there or not each.statuses, f"{each.method} {each.path} has no line"
+        assert there or each.statuses[0] // 100 != 2, f"{each.method} {each.path} has no line"
     heard = (tmp_path / "heard").read_text()
     assert re.search(r'[0-9a-f-]{36} \{"name": "dog.mov"\}\n', heard), "the receiver heard of it"
     assert "retry: 1000" in out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from http import HTTPStatus
 from importlib.metadata import version
 from typing import Any
 
@@ -14,10 +15,10 @@ from starlette.types import Receive, Scope, Send
 from . import cloudevents
 from .call import JSON_TYPE, PROBLEM_TYPE
 from .endpoint import Endpoint
-from .schemas import ID, PURPOSE, SCHEDULE, TOPIC, Schema
+from .schemas import COMPONENTS, ID, PURPOSE, SCHEDULE, TOPIC, Schema
 
 _PIECE_BYTES = 16 << 10
-_COMPONENTS = "#/components/schemas/{name}"
+_LICENSE = {"name": "Apache License 2.0", "identifier": "Apache-2.0"}
 _PATH = {"topic": TOPIC, "purpose": PURPOSE, "name": TOPIC, "id": ID, "file": {"type": "string"}}
 _RIGHTS = {
     "fire": "Needs the right to fire on the topic.",
@@ -58,14 +59,17 @@ def document_of(endpoints: Sequence[Endpoint], root: str) -> bytes:
     types = [Problem, cloudevents.CloudEvent]
     for each in endpoints:
         types += [kind for kind in (each.body, each.query, each.answer) if kind is not None and type(kind) is not str]
-    schemas, components = msgspec.json.schema_components(types, ref_template=_COMPONENTS)
+    schemas, components = msgspec.json.schema_components(types, ref_template=COMPONENTS)
     refs = dict(zip(map(_key, types), schemas, strict=True))
     paths: dict[str, Any] = {}
     for each in endpoints:
         paths.setdefault(each.path, {})[each.method.lower()] = _described(each, refs, components)
+    for each in endpoints:
+        if each.query is not None:  # its fields are parameters, each by itself
+            components.pop(each.query.__name__, None)
     document = {
         "openapi": "3.1.0",
-        "info": {"title": "Solar Wind", "version": version("solarwind"), "license": {"name": "Apache-2.0"}},
+        "info": {"title": "Solar Wind", "version": version("solarwind"), "license": _LICENSE},
         "servers": [{"url": root}],
         "paths": paths,
         "components": {
@@ -85,15 +89,14 @@ def _described(each: Endpoint, refs: dict[str, Schema], components: dict[str, Sc
         "operationId": f"{each.method.lower()}-{re.sub('[^a-z0-9]+', '-', each.path.lower()).strip('-')}",
         "summary": each.summary,
         "description": _RIGHTS[each.right],
+        "security": [] if each.right == "open" else [{"token": []}],
         "parameters": _parameters(each, components),
-        "responses": {str(status): _success(each, refs) for status in each.statuses}
+        "responses": {str(status): _success(each, refs, status) for status in each.statuses}
         | {
             status: {"description": what, "content": {PROBLEM_TYPE: {"schema": refs[_key(Problem)]}}}
             for status, what in (("4XX", "It was refused."), ("5XX", "It cannot be done now."))
         },
     }
-    if each.right != "open":
-        made["security"] = [{"token": []}]
     if each.method == "POST" and each.path.endswith("/events"):
         made["requestBody"] = {"required": True, "content": _event_bodies(refs)}
     elif each.body is not None:
@@ -103,9 +106,9 @@ def _described(each: Endpoint, refs: dict[str, Schema], components: dict[str, Sc
     return made
 
 
-def _success(each: Endpoint, refs: dict[str, Schema]) -> Schema:
+def _success(each: Endpoint, refs: dict[str, Schema], status: int) -> Schema:
     if each.answer is None:
-        return {"description": "It is done."}
+        return {"description": "It is done." if 200 <= status < 300 else f"{HTTPStatus(status).phrase}."}
     if isinstance(each.answer, str):
         return {"description": each.summary, "content": {each.answer: {"schema": {"type": "string"}}}}
     return {"description": each.summary, "content": {JSON_TYPE: {"schema": refs[_key(each.answer)]}}}

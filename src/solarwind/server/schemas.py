@@ -14,6 +14,8 @@ from ..shares import ROLLOUTS
 
 Schema = dict[str, Any]
 
+COMPONENTS = "#/components/schemas/{name}"  # where the types are in the description
+
 _WORDS = r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$"
 _PRINTABLE = r"^[^\p{C}\p{Z}](( |[^\p{C}\p{Z}])*[^\p{C}\p{Z}])?$"  # with no space at either end
 

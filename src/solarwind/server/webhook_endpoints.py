@@ -4,27 +4,44 @@ from __future__ import annotations
 
 from typing import Annotated, Any, get_args
 
+import msgspec
 from msgspec import Meta, Struct
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from . import webhooks as known
 from .call import JSON_TYPE, Call, answer, in_pieces
+from .delivery import WebhookSpec
+from .schemas import COMPONENTS, PURPOSE, TOPIC, Schema
 
 MAX_SPEC_BYTES = 32 << 10
+
+
+def _shown() -> Schema:
+    """Return the schema of a webhook as it is shown: its specification without what is secret, and its state."""
+    _, components = msgspec.json.schema_components([WebhookSpec], ref_template=COMPONENTS)
+    spec: Schema = components["WebhookSpec"]["properties"]
+    text_or_null: Schema = {"type": ["string", "null"]}
+    shown = {
+        "topic": TOPIC,
+        "purpose": PURPOSE,
+        "name": TOPIC,
+        "state": {"enum": list(get_args(known.State))},
+        "reason": text_or_null,
+        "failing_since": text_or_null | {"format": "date-time"},
+        "paused_since": text_or_null | {"format": "date-time"},
+        "owner": text_or_null,
+        **{name: schema for name, schema in spec.items() if name not in ("secret", "token")},
+    }
+    return {"required": list(shown), "properties": {**shown, "secret": {"type": "string"}}}
+
 
 WebhookView = Annotated[
     dict[str, Any],
     Meta(
         title="Webhook",
         description="Its specification and state, and its secret once: in the answer that creates it.",
-        extra_json_schema={
-            "required": ["topic", "purpose", "name", "state", "url", "exchange", "version"],
-            "properties": {
-                "state": {"enum": list(get_args(known.State))},
-                "secret": {"type": "string"},
-            },
-        },
+        extra_json_schema=_shown(),
     ),
 ]
 
