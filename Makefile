@@ -54,7 +54,7 @@ unit: $(VENV)/.test $(VENV)/.peers $(VENV)/.npm $(VENV)/.axe $(VENV)/.asyncapi $
 ## What is too long for each time: contracts that repeat others, the cases that `make test` leaves out of many, further
 ## faults, more examples, and a run of each benchmark with few events. Clusters under faults have a target of their own:
 ## what is asked of them has time limits, so it wants a machine that does nothing else.
-test-long: $(VENV)/.test $(VENV)/.peers $(VENV)/.npm $(VENV)/.axe $(VENV)/.asyncapi $(VENV)/.prometheus $(VENV)/.bench $(VENV)/.brokers $(VENV)/.django6
+test-long: $(VENV)/.test $(VENV)/.peers $(VENV)/.npm $(VENV)/.axe $(VENV)/.asyncapi $(VENV)/.prometheus $(VENV)/.testssl $(VENV)/.sslyze $(VENV)/.bench $(VENV)/.brokers $(VENV)/.django6
 	$(BIN)/python -m pytest -m long -n $(JOBS) --dist worksteal --ignore tests/cluster/test_faults.py
 	$(BIN)/python -m pytest -m "hypothesis and not long" -n $(JOBS) --hypothesis-profile long tests/core tests/store
 	$(BIN)/python -m pytest -n $(JOBS) tests/on_django/test_djangos_own.py
@@ -131,17 +131,24 @@ $(VENV)/.test: $(VENV)/.run requirements-dev.txt
 # The foreign programs that tests meet a server with, and those that benchmarks stand beside. Where they cannot be
 # installed, those tests are skipped, and those peers left out.
 PEERS := chromium curl gcc ip node openssl
-PACKAGE_OF := s/^node$$/nodejs/; s/^ip$$/iproute2/
+PACKAGE_OF := s/^node$$/nodejs/; s/^ip$$/iproute2/; s/^testssl$$/testssl.sh/
 $(VENV)/.peers: PROGRAMS := $(PEERS)
 $(VENV)/.prometheus: PROGRAMS := prometheus
+$(VENV)/.testssl: PROGRAMS := testssl
 $(VENV)/.brokers: PROGRAMS := redis-server beanstalkd rabbitmq-server
-$(VENV)/.peers $(VENV)/.prometheus $(VENV)/.brokers: $(VENV)/bin/python Makefile
+$(VENV)/.peers $(VENV)/.prometheus $(VENV)/.testssl $(VENV)/.brokers: $(VENV)/bin/python Makefile
 	@missing=$$(for each in $(PROGRAMS); do command -v $$each > /dev/null || echo $$each | sed '$(PACKAGE_OF)'; done); \
 	if [ -n "$$missing" ]; then \
 		echo "installing what some tests or benchmarks need:" $$missing; \
 		(apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qqy --no-install-recommends $$missing) > /dev/null || \
 			echo "they cannot be installed here: those tests are skipped, those benchmarks go without them"; \
 	fi
+	touch $@
+
+# SSLyze, which scans the server's TLS. It needs another version of cryptography than the rest, so it is on its own.
+$(VENV)/.sslyze: $(VENV)/bin/python tests/server/sslyze.txt
+	@$(PYTHON) -m venv $(VENV)/sslyze && $(VENV)/sslyze/bin/pip install --quiet --disable-pip-version-check -r tests/server/sslyze.txt || \
+		echo "SSLyze cannot be installed here: the test with it is skipped"
 	touch $@
 
 # The packages of npm that tests meet a server with, by name and version. Where npm cannot fetch them, those tests are

@@ -30,17 +30,18 @@ VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
 A_RECORD = 1 << 14
 
 
-def make_certificate(folder: Path, name: str = "one") -> tuple[Path, Path]:
-    """Make a certificate of an authority of its own, for localhost, and its key."""
-    cert, key = folder / f"{name}.pem", folder / f"{name}.key"
+NEW_KEY = {"ec": ["ec", "-pkeyopt", "ec_paramgen_curve:P-256"], "rsa": ["rsa:2048"]}
+
+
+def make_certificate(folder: Path, name: str = "one", key: str = "ec") -> tuple[Path, Path]:
+    """Make a certificate of an authority of its own, for localhost, and its key, which is of the kind `key`."""
+    cert, its_key = folder / f"{name}.pem", folder / f"{name}.key"
     command = [
         "openssl",
         "req",
         "-x509",
         "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:P-256",
+        *NEW_KEY[key],
         "-nodes",
         "-days",
         "2",
@@ -51,12 +52,12 @@ def make_certificate(folder: Path, name: str = "one") -> tuple[Path, Path]:
         "-addext",
         "subjectAltName=DNS:localhost",
         "-keyout",
-        str(key),
+        str(its_key),
         "-out",
         str(cert),
     ]
     subprocess.run(command, check=True, capture_output=True)
-    return cert, key
+    return cert, its_key
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +122,23 @@ async def test_a_version_of_tls_below_1_2_is_refused(certificate: tuple[Path, Pa
             async with peer(port, old):
                 pass
         async with peer(port, trusting(certificate[0])) as made:
+            assert (await made.ask("GET", "/healthz")).status == 200
+
+
+@pytest.mark.parametrize("key", NEW_KEY)
+@on_loop
+async def test_a_cipher_without_forward_secrecy_or_authenticated_encryption_is_refused(
+    tmp_path: Path, key: str
+) -> None:
+    certificate = make_certificate(tmp_path, key=key)
+    async with served(certificate) as (port, _):
+        for weak in ("ECDHE+SHA256:ECDHE+SHA384:ECDHE+SHA1:!AESGCM:!CHACHA20", "kRSA"):
+            tls = trusting(certificate[0], ssl.TLSVersion.TLSv1_2)
+            tls.set_ciphers(f"{weak}:@SECLEVEL=0")
+            with pytest.raises(ssl.SSLError, match=r"(?i)alert handshake failure"):
+                async with peer(port, tls):
+                    pass
+        async with peer(port, trusting(certificate[0], ssl.TLSVersion.TLSv1_2)) as made:
             assert (await made.ask("GET", "/healthz")).status == 200
 
 
