@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from .npm import Judge
 from .place import Host
 from .serving import Life, Serving
 
@@ -23,6 +24,14 @@ def own_host() -> Iterator[Host]:
     host = Host()
     yield host
     host.end()
+
+
+@pytest.fixture(scope="session")
+def judge() -> Iterator[Judge]:
+    """A process with packages of npm, for tests that need those."""
+    judge = Judge()
+    yield judge
+    judge.end()
 
 
 @pytest.fixture
