@@ -25,6 +25,7 @@ const MOST_TOGETHER = 1 << 20; // bytes of messages in one WebSocket message
 const MOST_MESSAGES = 16_384; // likewise
 const MOST_UNACCEPTED = 64 << 20; // bytes that were fired and not accepted
 const JSON_TYPE = "application/json";
+const IS_JSON = /^[\w!#$&^.+-]+\/([\w!#$&^.-]+\+)?json[ \t]*(;|$)/i; // or such as application/geo+json; v=1
 const MACHINE = hostname();
 const SECRET = randomBytes(32); // the server knows by it whose events are sent again
 const AUTHOR = createHash("sha256").update(SECRET).digest().subarray(0, 12);
@@ -163,7 +164,7 @@ function openBatch(data) {
       extensions: extensions?.[index] ?? {},
       ...{ machine, process, cause, root: cause[4] ?? id, attempt: tried + 1, bytes, contentType },
       get payload() {
-        if (contentType !== JSON_TYPE) return bytes;
+        if (!IS_JSON.test(contentType)) return bytes;
         try {
           return JSON.parse(bytes.toString());
         } catch (error) {

@@ -302,8 +302,17 @@ def test_data_is_json_text_or_bytes_by_its_type() -> None:
     assert structured(data="text").data == b'"text"'
     assert structured(data="grüße", datacontenttype="text/plain").data == "grüße".encode()
     assert structured(data_base64="AP8=").content_type == "application/octet-stream"
-    event = structured(data_base64="eyJhIjogMX0=", datacontenttype="text/json; charset=utf-8")
-    assert (event.payload, event.content_type) == ({"a": 1}, "application/json")
+    for kind in ("text/json; charset=utf-8", "application/json; charset=utf-8"):
+        event = structured(data_base64="eyJhIjogMX0=", datacontenttype=kind)
+        assert (event.payload, event.content_type) == ({"a": 1}, kind)
+
+
+@pytest.mark.parametrize(
+    "kind", ["application/json; hidden=true", "Application/JSON;HIDDEN=true", "a/b+json;hidden=true"]
+)
+def test_no_producer_says_that_a_payload_is_hidden(kind: str) -> None:
+    """As a server says it of a null in the place of one that the reader may not see."""
+    assert structured(data=None, datacontenttype=kind).content_type == "application/json"
 
 
 def test_a_kind_of_json_keeps_its_type_and_is_json_everywhere() -> None:

@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from solarwind import Event, SolarWind
@@ -123,6 +124,27 @@ async def test_what_javascript_fires_is_handled_in_python_as_it_was(url: str, tm
     assert (third.payload, third.cause.kind, third.cause.id) == (None, "user", "alice")
     assert len(fourth.payload) == 100_000
     assert ids[0] < ids[2] or first.time_ns == third.time_ns
+
+
+@on_loop
+async def test_a_payload_of_any_type_of_json_is_read_in_javascript(url: str, tmp_path: Path) -> None:
+    kinds = ["application/json; charset=utf-8", "application/geo+json", "text/json;v=1", "application/jsonish"]
+    event = {"specversion": "1.0", "type": "T", "source": "/s"}
+    batch = [event | {"id": kind, "datacontenttype": kind, "data_base64": "eyJhIjoxfQ=="} for kind in kinds]
+    text = """
+        await wind.on("T", "p", { since: "beginning" }, ({ contentType, payload }) => {
+          say(contentType, Buffer.isBuffer(payload) ? null : payload);
+        });
+        await heard;
+        await wind.close();
+    """
+    async with httpx.AsyncClient() as http, running(text, url, tmp_path) as script:
+        headers = {"content-type": "application/cloudevents-batch+json"}
+        answer = await http.post(f"http{url[2:]}/v1/topics/T/events", json=batch, headers=headers)
+        assert answer.status_code == 202, answer.text
+        found = dict([await script.line() for _ in kinds])
+        script.tell()
+    assert found == {kind: {"a": 1} for kind in kinds[:3]} | {kinds[3]: None}
 
 
 @pytest.mark.long

@@ -16,13 +16,14 @@ from ..columns import MAX_TIME, RESERVED, Attributes, check_extensions
 from ..errors import BadArgument, BadName, BadPayload, TooLarge
 from ..event import Cause, CauseKind, Event
 from ..names import check_id, check_key, check_purpose
-from ..payload import BYTES, JSON, as_json, is_json
+from ..payload import BYTES, HIDDEN_JSON, JSON, as_json, is_json
 from ..timing import time_of, timed
 
 SPECVERSION = "1.0"
 STRUCTURED = "application/cloudevents+json"
 BATCHED = "application/cloudevents-batch+json"
 PREFIX = "ce-"
+_HIDDEN = HIDDEN_JSON.partition("; ")[2]  # the parameter alone
 MAX_SOURCE = 1_000  # characters
 _MAX_NS = 1 << 63
 _PLAIN = "".join(map(chr, range(0x21, 0x7F))).replace('"', "").replace("%", "")  # not encoded in a header
@@ -274,8 +275,7 @@ def _incoming(given: dict[str, str], data: bytes, content: str, topic: str) -> I
     machine, process = read_source(given["source"])
     if not _MEDIA_TYPE.fullmatch(content) or len(content) > 200:
         raise BadArgument(f"expected a datacontenttype such as {JSON}, got {content[:80]!a}")
-    if is_json(content) and "+json" not in content.lower():
-        content = JSON
+    content = _kept(content)
     attributes: dict[str, Any] = {"ids": _checked(given, "id", check_id)}
     if "partitionkey" in given:
         attributes["keys"] = _checked(given, "partitionkey", check_key)
@@ -289,6 +289,12 @@ def _incoming(given: dict[str, str], data: bytes, content: str, topic: str) -> I
         attributes["extensions"] = check_extensions(extensions)
     time_ns = _fired_at(given["time"]) if "time" in given else None
     return Incoming(data, content, time_ns, machine, process, attributes)
+
+
+def _kept(content: str) -> str:
+    """Return a content type as it is kept: as stated, but for what only a server may say, that a payload is hidden."""
+    lower = content.lower()
+    return JSON if lower == JSON or (is_json(content) and _HIDDEN in lower) else content
 
 
 def _timed(given: dict[str, str]) -> dict[str, int]:
