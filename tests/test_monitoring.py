@@ -16,6 +16,7 @@ from typing import Any, get_args
 import httpx
 import pytest
 import yaml
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 from prometheus_client.parser import text_string_to_metric_families
 
 from ports import Port
@@ -122,6 +123,56 @@ async def test_every_metric_that_rules_and_dashboard_name_is_there() -> None:
         "solarwind_version_instances",
         "solarwind_version_in_flight",
     }
+
+
+# What a Prometheus says that it accepts, and what others may.
+ACCEPT = {
+    "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1": "openmetrics",
+    "application/openmetrics-text": "openmetrics",
+    "text/plain;version=0.0.4": "plain",
+    "*/*": "plain",
+    "": "plain",
+}
+NAMED = 'Say "grüße" \\ to {all}, # once'
+
+
+@pytest.mark.parametrize("accept", ACCEPT)
+@on_loop
+async def test_metrics_are_read_by_the_parser_of_the_form_that_the_client_accepts(accept: str) -> None:
+    wind = SolarWind("memory://")
+
+    @wind.on("orders", purpose=NAMED)
+    async def handle(event: Event) -> None: ...
+
+    async with wind, served(Server(wind)) as port, httpx.AsyncClient(timeout=60) as http:
+        await wind.fire_many("orders", range(7))
+        await wind.settled(60)
+        answer = await http.get(f"http://127.0.0.1:{port}/metrics", headers={"accept": accept})
+    media, parse = {
+        "openmetrics": ("application/openmetrics-text; version=", openmetrics_families),
+        "plain": ("text/plain; version=", text_string_to_metric_families),
+    }[ACCEPT[accept]]
+    assert answer.headers["content-type"].startswith(media)
+    samples = {each.name: each for family in parse(answer.text) for each in family.samples}
+    assert answer.text.endswith("\n# EOF\n") == (ACCEPT[accept] == "openmetrics")
+    settled = samples["solarwind_purpose_settled_total"]
+    assert (settled.labels, settled.value) == ({"topic": "orders", "purpose": NAMED}, 7)
+    assert samples["solarwind_purpose_handler_seconds_count"].value == 7
+
+
+@pytest.mark.skipif(PROMTOOL is None, reason="needs promtool, as `apt-get install prometheus` has it")
+@on_loop
+async def test_promtool_finds_no_fault_in_the_metrics() -> None:
+    async with busy() as port, httpx.AsyncClient(timeout=60) as http:
+        text = (await http.get(f"http://127.0.0.1:{port}/metrics")).content
+
+    def checked(given: bytes) -> bytes:
+        assert PROMTOOL is not None
+        done = subprocess.run([PROMTOOL, "check", "metrics"], input=given, capture_output=True, timeout=600)
+        return done.stdout + done.stderr
+
+    assert checked(text) == b""
+    assert checked(text + b"# TYPE a counter\na 1\n"), "it finds what is wrong: a counter without a help or _total"
 
 
 def test_everything_that_needs_a_person_has_an_alert() -> None:

@@ -15,8 +15,8 @@ Handler = Callable[..., Awaitable[Response]]  # gets the call, and a part of the
 class Endpoint(msgspec.Struct, frozen=True):
     """One HTTP endpoint. `right` is the right that the token must have, on the topic and, for `listen`, the purpose of
     the request; "any" is for every token. `handle` gets the call and, where `of` names one, that part of the server.
-    `body` and `query` are the types of the request, `statuses` and `answer` those of the response: a type, or a media
-    type."""
+    `body` and `query` are the types of the request, `statuses` and `answer` those of the response: a type, or media
+    types, of which the client may choose one."""
 
     method: str
     path: str

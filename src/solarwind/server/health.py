@@ -9,6 +9,8 @@ from starlette.responses import Response
 
 from .call import Call, answer
 
+METRICS = ("text/plain", "application/openmetrics-text")  # the media types of the answer, as the client accepts them
+
 
 class Status(msgspec.Struct):
     status: str

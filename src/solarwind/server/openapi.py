@@ -58,7 +58,7 @@ def document_of(endpoints: Sequence[Endpoint], root: str) -> bytes:
     """Return the description of the endpoints. `root` is the path that this app is mounted at."""
     types = [Problem, cloudevents.CloudEvent]
     for each in endpoints:
-        types += [kind for kind in (each.body, each.query, each.answer) if kind is not None and type(kind) is not str]
+        types += [kind for kind in (each.body, each.query, each.answer) if kind is not None and type(kind) is not tuple]
     schemas, components = msgspec.json.schema_components(types, ref_template=COMPONENTS)
     refs = dict(zip(map(_key, types), schemas, strict=True))
     paths: dict[str, Any] = {}
@@ -109,8 +109,11 @@ def _described(each: Endpoint, refs: dict[str, Schema], components: dict[str, Sc
 def _success(each: Endpoint, refs: dict[str, Schema], status: int) -> Schema:
     if each.answer is None:
         return {"description": "It is done." if 200 <= status < 300 else f"{HTTPStatus(status).phrase}."}
-    if isinstance(each.answer, str):
-        return {"description": each.summary, "content": {each.answer: {"schema": {"type": "string"}}}}
+    if isinstance(each.answer, tuple):
+        return {
+            "description": each.summary,
+            "content": {media: {"schema": {"type": "string"}} for media in each.answer},
+        }
     return {"description": each.summary, "content": {JSON_TYPE: {"schema": refs[_key(each.answer)]}}}
 
 
