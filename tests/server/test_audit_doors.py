@@ -29,8 +29,8 @@ SERVICES = {("POST", path) for path in ("/events", "/purposes/{purpose}/take", "
 }
 # The commands that only ask, those that run something, and those on a file that no dispatcher has open meanwhile.
 COMMANDS = {
-    "top", "schedules add", "token list", "version", "run", "dev", "serve", "ui", "fire", "listen", "check", "restore",
-    "copy", "relay", "outbox init", "outbox prune", "outbox status", "outbox redrive",
+    "top", "schedules add", "token list", "version", "run", "new", "dev", "serve", "ui", "fire", "listen", "check",
+    "mcp", "restore", "copy", "docs", "relay", "outbox init", "outbox prune", "outbox status", "outbox redrive",
 }  # fmt: skip
 
 
