@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Annotated, Any
+from unittest import mock
 
 import fastapi
 import pytest
@@ -350,6 +354,11 @@ def test_what_can_never_be_made_is_refused_when_the_handler_is_registered() -> N
         f"expected dependency {of}.unknown to take what other dependencies make, and an Event, got parameter token: "
         "give it a default, annotate it with Event, or say Depends(...) in its annotation"
     )
+    deep = unknown
+    for _ in range(2_000):
+        deep = wanting(lambda made: made, made=Annotated[None, Depends(deep)])
+    assert "expected dependencies of handler" in refused(handle, made=Annotated[None, Depends(deep)])
+    assert "call it in a def of your own" in refused(handle, made=Annotated[float, Depends(time.time)])
     assert refused(handle, made=Annotated[None, Depends(one)]) == (
         f"expected dependencies without a cycle, got {of}.one -> {of}.two -> {of}.one: one must do without the next"
     )
@@ -444,3 +453,156 @@ async def test_another_function_stands_in_for_a_dependency_while_it_is_in_the_ov
         await wind.redrive("T", "p")
         await wind.settled(60)
     assert notes[-1] == {"made": 1}
+
+
+# --- functions that are not what they look like --------------------------------------------------------------------
+
+
+def plainly(function: Any) -> Any:
+    """Decorate with a `def`, as most decorators do."""
+
+    @functools.wraps(function)
+    def decorated(*args: Any, **keywords: Any) -> Any:
+        return function(*args, **keywords)
+
+    return decorated
+
+
+@pytest.mark.parametrize("is_async", [True, False])
+@on_loop
+async def test_a_decorated_function_that_yields_is_opened_and_closed(is_async: bool) -> None:
+    def register(wind: SolarWind, notes: Notes) -> Any:
+        def yields(event: Event) -> Iterator[int]:
+            try:
+                yield event.payload
+            except ValueError:
+                notes.append("saw it")
+                raise
+            notes.append("closed")
+
+        async def yields_async(event: Event) -> AsyncIterator[int]:
+            try:
+                yield event.payload
+            except ValueError:
+                notes.append("saw it, async")
+                raise
+            notes.append("closed async")
+
+        functions = [
+            plainly(yields),
+            plainly(yields_async),
+            contextlib.contextmanager(yields),
+            contextlib.asynccontextmanager(yields_async),
+        ]
+
+        def handle(number: int, one: int, two: int, three: int, four: int) -> None:
+            notes.append([one, two, three, four])
+            if number == 2:
+                raise ValueError("no")
+
+        async def handle_on_loop(number: int, one: int, two: int, three: int, four: int) -> None:
+            handle(number, one, two, three, four)
+
+        names = ["one", "two", "three", "four"]
+        wanted = {name: Annotated[int, Depends(each)] for name, each in zip(names, functions, strict=True)}
+        return wanting(handle_on_loop if is_async else handle, **wanted)
+
+    notes, errors = await said_by(register, 1, 2)
+    assert notes == [[1] * 4, *["closed async", "closed"] * 2, [2] * 4, *["saw it, async", "saw it"] * 2]
+    assert errors == ["ValueError: no"]
+
+
+@on_loop
+async def test_a_dependency_may_return_a_generator() -> None:
+    def register(wind: SolarWind, notes: Notes) -> Any:
+        def rows() -> Iterator[int]:
+            return (number for number in range(3))
+
+        async def handle(rows: Any) -> None:
+            notes.extend(rows)
+
+        return wanting(handle, rows=Annotated[Any, Depends(rows)])
+
+    assert await said_by(register, None) == ([0, 1, 2], [])
+
+
+@pytest.mark.parametrize("is_async", [True, False])
+@on_loop
+async def test_a_mock_stands_in_for_a_dependency(is_async: bool) -> None:
+    def real() -> int:
+        raise RuntimeError("expected that another stands in")
+
+    def register(wind: SolarWind, notes: Notes) -> Any:
+        wind.dependency_overrides[real] = mock.AsyncMock(return_value=7) if is_async else mock.Mock(return_value=7)
+
+        async def handle(made: int) -> None:
+            notes.append(made)
+
+        return wanting(handle, made=Annotated[int, Depends(real)])
+
+    assert await said_by(register, None) == ([7], [])
+
+
+@on_loop
+async def test_what_stands_in_and_is_no_function_is_never_the_real_one() -> None:
+    def register(wind: SolarWind, notes: Notes) -> Any:
+        def real() -> None:
+            notes.append("the real one")
+
+        wind.dependency_overrides[real] = None  # type: ignore[assignment]
+
+        async def handle(made: None) -> None: ...
+
+        return wanting(handle, made=Annotated[None, Depends(real)])
+
+    notes, (error,) = await said_by(register, None)
+    assert not notes
+    assert error.startswith("expected a function in dependency_overrides for made of handler")
+
+
+@pytest.mark.parametrize("middleware", [True, False])
+@pytest.mark.parametrize("other_is_async", [True, False])
+@on_loop
+async def test_what_a_dependency_sets_in_the_context_is_seen_by_the_handler_and_can_be_reset(
+    other_is_async: bool, middleware: bool
+) -> None:
+    first, second, around = (ContextVar[str](name, default="nobody") for name in ("first", "second", "around"))
+
+    def register(wind: SolarWind, notes: Notes) -> Any:
+        if middleware:
+
+            @wind.middleware
+            async def limited(call_next: Any, handing: Any) -> None:
+                if handing.kind == "handle":
+                    around.set("alice")
+                    await asyncio.wait_for(call_next(handing), 60)
+                else:
+                    await call_next(handing)
+
+        def sets() -> Iterator[None]:
+            token = first.set("alice")
+            yield
+            first.reset(token)
+            notes.append(first.get())
+
+        def sets_other() -> Iterator[None]:
+            token = second.set("bob")
+            yield
+            second.reset(token)
+            notes.append(second.get())
+
+        async def sets_on_loop() -> AsyncIterator[None]:
+            token = second.set("bob")
+            yield
+            second.reset(token)
+            notes.append(second.get())
+
+        def handle(one: None, two: None) -> None:
+            notes.append((first.get(), second.get(), around.get()))
+
+        other = sets_on_loop if other_is_async else sets_other
+        return wanting(handle, one=Annotated[None, Depends(sets)], two=Annotated[None, Depends(other)])
+
+    notes, errors = await said_by(register, None)
+    assert not errors
+    assert notes == [("alice", "bob", "alice" if middleware else "nobody"), "nobody", "nobody"]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import sqlite3
-from collections.abc import Awaitable, Callable
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Annotated, Any
@@ -298,7 +299,7 @@ async def test_one_that_fails_around_a_hand_out_is_a_handler_that_raises(kind: s
     assert "and nothing was handled: call on, or say handing.skip() to settle it all the same" in errors["forget"]
     assert "to call on once, got it twice" in errors["twice"]
     assert "expected call_next(handing) in middleware" in errors["other"]
-    assert kind == "def" or "while that still runs: await call_next(handing)" in errors["soon"]
+    assert kind == "def" or "while that still ran: await call_next(handing)" in errors["soon"]
     assert "skip" not in handled
     assert handled.count("twice") == 2
     await asyncio.gather(*tasks, return_exceptions=True)
@@ -383,3 +384,131 @@ def test_without_a_loop_it_runs_on_the_thread_that_fires() -> None:
         wind.fire("T").wait(60)
         wind.wait(wind.settled(60))
     assert handled == [{"traceparent": "00-1"}]
+
+
+# --- tasks, timeouts and threads -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["fire", "handle"])
+@on_loop
+async def test_one_that_calls_on_after_it_has_returned_fires_and_handles_nothing(kind: str) -> None:
+    wind, handled, tasks = SolarWind("memory://"), list[int](), list[asyncio.Future[Any]]()
+
+    @wind.middleware
+    async def late(call_next: Next, handing: Handing) -> None:
+        if handing.kind == kind:
+            tasks.append(asyncio.ensure_future(call_next(handing)))
+        else:
+            await call_next(handing)
+
+    @wind.on("T", purpose="p", retry=Retry(attempts=1))
+    async def handle(number: int) -> None:
+        handled.append(number)
+
+    async with wind:
+        if kind == "fire":
+            with pytest.raises(NotAllowed, match="and nothing was fired"):
+                wind.fire("T", 7)
+        else:
+            await wind.fire("T", 7)
+        await until(lambda: tasks and tasks[0].done(), "the task to call on")
+        await wind.settled(60)
+        dead = len(await wind.dead("T", "p"))
+    assert "to call on before it returns, got it afterwards" in str(tasks[0].exception())
+    assert (handled, dead) == ([], int(kind == "handle"))
+
+
+@on_loop
+async def test_what_a_middleware_leaves_behind_is_over_before_the_next_attempt() -> None:
+    wind, running, most = SolarWind("memory://"), 0, 0
+
+    @wind.middleware
+    async def leaves(call_next: Next, handing: Handing) -> None:
+        if handing.kind == "fire" or handing.attempt == 3:
+            await call_next(handing)
+            return
+        task = asyncio.ensure_future(call_next(handing))
+        await asyncio.sleep(0)
+        if handing.attempt == 1:
+            async with asyncio.timeout(0):
+                await asyncio.shield(task)
+
+    @wind.on("T", purpose="p", retry=Retry(attempts=3, wait=0))
+    async def handle(event: Event) -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        try:
+            if event.attempt < 3:
+                await asyncio.Event().wait()
+        finally:
+            running -= 1
+
+    async with wind:
+        await wind.fire("T")
+        await wind.settled(60)
+        assert (await wind.statistics()).purposes["T", "p"].settled == 1
+    assert (running, most) == (0, 1)
+
+
+@on_loop
+async def test_a_timeout_around_a_def_handler_closes_its_dependencies_once_it_has_ended() -> None:
+    wind, notes, go = SolarWind("memory://"), list[str](), threading.Event()
+
+    @wind.middleware
+    async def limit(call_next: Next, handing: Handing) -> None:
+        if handing.kind == "fire":
+            await call_next(handing)
+            return
+        asyncio.get_running_loop().call_later(0.01, asyncio.get_running_loop().call_soon, go.set)
+        async with asyncio.timeout(0.005):
+            await call_next(handing)
+
+    async def session() -> AsyncIterator[str]:
+        try:
+            yield "session"
+        finally:
+            notes.append("closed")
+
+    def handle(number: int, made: str) -> None:
+        go.wait(60)
+        notes.append("handled")
+
+    handle.__annotations__["made"] = Annotated[str, Depends(session)]
+    wind.on("T", purpose="p", retry=Retry(attempts=1))(handle)
+    async with wind:
+        await wind.fire("T", 7)
+        await wind.settled(60)
+        (letter,) = await wind.dead("T", "p")
+    assert notes == ["handled", "closed"]
+    assert letter.error.startswith("TimeoutError")
+
+
+def test_a_def_handler_that_never_ends_keeps_no_loop_from_ending() -> None:
+    """Whatever is around it."""
+    wind, begun, notes = SolarWind("memory://", grace=0.05), threading.Event(), list[str]()
+    forever = threading.Event()
+
+    @wind.middleware
+    async def around(call_next: Next, handing: Handing) -> None:
+        await call_next(handing)
+
+    def session() -> Iterator[str]:
+        yield "session"
+        notes.append("closed")
+
+    def handle(number: int, made: str) -> None:
+        begun.set()
+        forever.wait()
+
+    handle.__annotations__["made"] = Annotated[str, Depends(session)]
+    wind.on("T", purpose="p")(handle)
+
+    async def main() -> None:
+        async with wind:
+            await wind.fire("T", 7)
+            await until(begun.is_set, "the handler to begin")
+
+    asyncio.run(main())
+    forever.set()
+    assert not notes

@@ -157,7 +157,7 @@ class Bound:
                 if step.is_async:
                     return await step.make(*positional, **keywords)
                 value = await run(step.make, *positional, **keywords)
-                if asyncio.iscoroutine(value):
+                if inspect.iscoroutine(value):
                     value.close()
                     raise TypeError(
                         f"expected dependency {step.name}, a def, to return its value, got a coroutine: "
@@ -211,6 +211,9 @@ class _Thread:
         self._jobs: SimpleQueue[tuple[Context, Callable[[], Any], asyncio.Future[Outcome]] | None] = SimpleQueue()
         self._running: Future[BaseException | None] | None = None
         self._is_busy = False
+        self._is_left = False  # nobody waits any more until what runs here ends
+        self._context: Context | None = None  # of what runs here
+        self._seen: Context | None = None  # of whoever awaited what ran here last
 
     def live(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run `work` on the loop, and here what it asks for, until it is over. Raise what it raises."""
@@ -246,14 +249,28 @@ class _Thread:
                 failure = None
 
     async def run(self, function: Callable[..., Any], /, *args: Any, **keywords: Any) -> Any:
-        """Run a function on the thread, in the context of whoever awaits it."""
+        """Run a function on the thread, in the context of whoever awaits it. Where that is cancelled, it is so once the
+        function has ended, which nothing can end: else what it uses would be closed meanwhile."""
+        if self._is_left:
+            raise asyncio.CancelledError
         result: asyncio.Future[Outcome] = self._loop.create_future()
+        cancelled: asyncio.CancelledError | None = None
         self._is_busy = True
-        try:
-            self._jobs.put((copy_context(), lambda: function(*args, **keywords), result))
-            value, error = await result
-        finally:
-            self._is_busy = False
+        self._jobs.put((self._caught_up(), lambda: function(*args, **keywords), result))
+        while not result.done():
+            try:
+                await asyncio.wait([result])
+            except asyncio.CancelledError as now:
+                if self._is_left:
+                    raise
+                cancelled = now
+        self._is_busy = self._is_left = False
+        value, error = result.result()
+        if cancelled is not None:
+            try:
+                raise cancelled
+            finally:
+                cancelled = error = None
         if error is not None:
             try:
                 raise error
@@ -261,8 +278,22 @@ class _Thread:
                 error = None  # else it and its traceback keep each other alive
         return value
 
+    def _caught_up(self) -> Context:
+        """Return the context of what runs here, which is one: what a dependency sets when it opens, it may reset when
+        it closes. What whoever awaits has set since then is set in it, too."""
+        now = copy_context()
+        if self._context is None or self._seen is None:
+            self._context = now.copy()
+        else:
+            changed = [each for each in now.items() if self._seen.get(each[0], self) is not each[1]]
+            self._context.run(lambda: [variable.set(value) for variable, value in changed])
+        self._seen = now
+        return self._context
+
     def cancel(self) -> None:
-        if self._running is not None and not self._is_busy:
+        if self._is_busy:
+            self._is_left = True
+        elif self._running is not None:
             self._running.cancel()
 
 

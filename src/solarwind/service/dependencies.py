@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, contextmanager
 from functools import partial
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
@@ -20,7 +20,7 @@ from .. import payload as codec
 from ..depends import Depends, is_of_request, stated_dependency
 from ..errors import BadArgument
 from ..event import Event
-from .hints import hint, innermost, wraps_async
+from .hints import hint, innermost, wraps
 
 MAX_DEPENDENCIES = 1_000  # of one handler
 EVENT = -1  # an argument: the event, or a batch handler's list of them
@@ -55,7 +55,11 @@ class Plan(msgspec.Struct, frozen=True):
 def plan(wanted: Sequence[tuple[str, Depends]], what: str, is_batch: bool, overrides: Overrides) -> Plan:
     """Return how to make what the parameters of a handler ask for. Raise `BadArgument` for what can never be made."""
     planner = _Planner(is_batch, overrides)
-    return Plan(values=tuple(planner.step_for(each, name, what) for name, each in wanted), steps=tuple(planner.steps))
+    try:
+        values = tuple(planner.step_for(each, name, what) for name, each in wanted)
+    except RecursionError:
+        raise BadArgument(f"expected dependencies of {what} that need fewer of each other, in a row") from None
+    return Plan(values=values, steps=tuple(planner.steps))
 
 
 class _Planner:
@@ -68,11 +72,9 @@ class _Planner:
 
     def step_for(self, wanted: Depends, parameter: str, by: str) -> int:
         """Return the index of the step that makes it, after adding those that it needs."""
-        function: Any = wanted.dependency
-        if (other := _replaced(function, self._overrides)) is not None:
-            function = other
-            if not callable(function):
-                raise BadArgument(f"expected a function in dependency_overrides for {parameter} of {by}, got {other!a}")
+        function = _replaced(wanted.dependency, self._overrides)
+        if not callable(function):
+            raise BadArgument(f"expected a function in dependency_overrides for {parameter} of {by}, got {function!a}")
         key, name = _key(function), _name(function)
         if wanted.use_cache and key in self._made:
             return self._made[key]
@@ -99,7 +101,9 @@ class _Planner:
         try:
             parameters = inspect.signature(function).parameters.values()
         except (TypeError, ValueError) as error:
-            raise BadArgument(f"expected {what} with parameters that can be seen, got: {error}") from None
+            raise BadArgument(
+                f"expected {what} with parameters that can be seen, got: {error}: call it in a def of your own"
+            ) from None
         for parameter in parameters:
             argument = self._argument(parameter, inner, what)
             if argument is None:
@@ -109,12 +113,19 @@ class _Planner:
             else:
                 keywords.append((parameter.name, argument))
         target = _target(function)
-        is_async = inspect.iscoroutinefunction(target) or wraps_async(target, inner)
+        # An object may say by itself that it is `async`, as an `AsyncMock` does.
+        is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(target)
         make, closes = function, False
         if inspect.isgeneratorfunction(target):
             make, closes = contextmanager(function), True
         elif inspect.isasyncgenfunction(target):
             make, closes, is_async = asynccontextmanager(function), True, True
+        elif not is_async and wraps(target, inner, inspect.isgeneratorfunction):
+            make, closes = contextmanager(_yielding(function)), True
+        elif not is_async and wraps(target, inner, inspect.isasyncgenfunction):
+            make, closes, is_async = asynccontextmanager(_yielding_async(function)), True, True
+        elif wraps(target, inner, inspect.iscoroutinefunction):
+            is_async = True
         return Step(name, make, is_async, closes, tuple(positional), tuple(keywords))
 
     def _argument(self, parameter: inspect.Parameter, inner: Any, what: str) -> int | None:
@@ -165,11 +176,35 @@ class _Defined:
         self.__globals__ = vars(sys.modules.get(class_.__module__, object))
 
 
+def _yielding(function: Callable[..., Any]) -> Callable[..., Iterator[Any]]:
+    """Return what yields as the generator function does which `function` decorates. With `contextmanager` it has become
+    a function that returns a context manager."""
+
+    def yielding(*args: Any, **keywords: Any) -> Iterator[Any]:
+        made = function(*args, **keywords)
+        with made if isinstance(made, AbstractContextManager) else contextmanager(lambda: made)() as value:
+            yield value
+
+    return yielding
+
+
+def _yielding_async(function: Callable[..., Any]) -> Callable[..., AsyncIterator[Any]]:
+    """See `_yielding`."""
+
+    async def yielding(*args: Any, **keywords: Any) -> AsyncIterator[Any]:
+        made = function(*args, **keywords)
+        managed = made if isinstance(made, AbstractAsyncContextManager) else asynccontextmanager(lambda: made)()
+        async with managed as value:
+            yield value
+
+    return yielding
+
+
 def _replaced(function: Any, overrides: Overrides) -> Any:
     try:
-        return overrides.get(function)
+        return overrides.get(function, function)
     except TypeError:  # it has no hash, so nobody could name it
-        return None
+        return function
 
 
 def _key(function: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from functools import partial
 from typing import Any, get_type_hints
 
@@ -48,7 +49,7 @@ def resolved(annotation: Any, inner: Any) -> Any:
     return get_type_hints(carrier, getattr(inner, "__globals__", {}), include_extras=True)["it"]
 
 
-def wraps_async(outer: Any, inner: Any) -> bool:
-    """Return whether a `def` only wraps an `async def`. A decorator's `def` returns what the `async def` does; an
-    object may do something else."""
-    return (inspect.isfunction(outer) or inspect.ismethod(outer)) and inspect.iscoroutinefunction(inner)
+def wraps(outer: Any, inner: Any, kind: Callable[[Any], bool]) -> bool:
+    """Return whether a `def` only wraps a function of a kind, such as `inspect.iscoroutinefunction`. A decorator's
+    `def` returns what the function in it does; an object may do something else."""
+    return (inspect.isfunction(outer) or inspect.ismethod(outer)) and kind(inner)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextvars import copy_context
@@ -10,6 +11,7 @@ from typing import Any, Literal, TypeVar
 from .. import payload as codec
 from ..errors import BadArgument, NotAllowed
 from ..event import Event
+from ..loops import running_loop
 
 T = TypeVar("T")
 
@@ -105,10 +107,11 @@ async def run_around(
     not call on exactly once."""
     if not middlewares:
         return await last()
-    middleware, called, over = middlewares[0], False, False
+    middleware, called, over, ended = middlewares[0], False, False, False
+    task: asyncio.Task[Any] | None = None  # that calls on
 
     async def call_next(given: Handing) -> Any:
-        nonlocal called, over
+        nonlocal called, over, task
         if given is not handing:
             raise BadArgument(f"expected call_next(handing) in middleware {_name(middleware)}, got {given!a}")
         if called:
@@ -116,16 +119,28 @@ async def run_around(
                 f"expected middleware {_name(middleware)} to call on once, got it twice: let the handler raise, and it "
                 "is tried again"
             )
-        called = True
+        if ended:
+            raise NotAllowed(
+                f"expected middleware {_name(middleware)} to call on before it returns, got it afterwards: await "
+                "call_next(handing)"
+            )
+        called, task = True, _task()
         try:
             return await run_around(middlewares[1:], handing, last)
         finally:
             over = True
 
-    result = await middleware(call_next, handing)
-    if called and not over:
+    is_early = False
+    try:
+        result = await middleware(call_next, handing)
+    finally:
+        ended, is_early = True, called and not over
+        if is_early and task is not None and (now := _task()) is not None and now is not task:
+            task.cancel()  # else it would go on beside the next attempt
+            await asyncio.wait([task])
+    if is_early:
         raise NotAllowed(
-            f"expected middleware {_name(middleware)} to return after what it called on, got it while that still runs: "
+            f"expected middleware {_name(middleware)} to return after what it called on, got it while that still ran: "
             "await call_next(handing)"
         )
     if not called and not handing._skipped:
@@ -139,6 +154,10 @@ async def run_around(
             f"without, and {instead}"
         )
     return result
+
+
+def _task() -> asyncio.Task[Any] | None:
+    return None if running_loop() is None else asyncio.current_task()
 
 
 def _name(function: Any) -> str:

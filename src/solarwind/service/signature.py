@@ -20,7 +20,7 @@ from ..depends import Depends, stated_dependency
 from ..errors import BadArgument, BadPayload
 from ..event import Event
 from .dependencies import plan
-from .hints import hint, innermost, resolved, wraps_async
+from .hints import hint, innermost, resolved, wraps
 
 MAX_BATCH = 500  # events that a batch handler gets at once
 
@@ -105,7 +105,7 @@ def inspect_handler(function: Callable[..., Any], batch: int | None = None) -> H
         is_raw = False
     call = function if is_raw else _bind(function, parameters, decode, is_batch)
     is_async = inspect.iscoroutinefunction(outer) or inspect.iscoroutinefunction(target)
-    if not is_async and (wraps_async(outer, inner) or _returns_awaitable(function, inner)):
+    if not is_async and (wraps(outer, inner, inspect.iscoroutinefunction) or _returns_awaitable(function, inner)):
         is_async, call = True, _awaited(call)
     needs = _needs(function, found, wants, decode, is_batch) if wants else None
     reads = payloads[0].type_ if payloads else msgspec.UNSET
