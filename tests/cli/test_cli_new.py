@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import re
 import subprocess
 import sys
@@ -105,3 +106,17 @@ def test_a_folder_that_has_something_in_it_is_left_as_it_is(tmp_path: Path) -> N
         assert answer.code == 1
         assert f"expected a folder that is not there or empty, got {name!r}: name another" in answer.err
     assert [each.name for each in (tmp_path / "shop").iterdir()] == ["mine.txt"]
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "lost").symlink_to(tmp_path / "nowhere")
+    for name, why in [("file/shop", "Not a directory"), ("lost", "File exists"), ("a" * 300, "File name too long")]:
+        answer = call("new", name)
+        assert (answer.code, answer.lines) == (1, [])
+        assert f"expected a folder that can be made and written, got {name!r}: {why}: name another" in answer.err
+
+
+def test_what_an_installation_adds_to_a_template_is_not_in_a_project(made: Callable[[str], Path]) -> None:
+    compileall.compile_dir(TEMPLATES, quiet=2)
+    assert not [each.name for each in made("script").rglob("__pycache__")]

@@ -41,10 +41,15 @@ def new(
             f"expected a folder whose name a Python project may have, such as my-shop, got {name!a}: it may have "
             "letters, digits, '-', '_' and '.'"
         )
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise BadArgument(f"expected a folder that is not there or empty, got {str(folder)!a}: name another")
-    folder.mkdir(parents=True, exist_ok=True)
-    _copy(files("solarwind") / "templates" / template, folder, name)
+    try:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise BadArgument(f"expected a folder that is not there or empty, got {str(folder)!a}: name another")
+        folder.mkdir(parents=True, exist_ok=True)
+        _copy(files("solarwind") / "templates" / template, folder, name)
+    except OSError as error:
+        raise BadArgument(
+            f"expected a folder that can be made and written, got {str(folder)!a}: {error.strerror}: name another"
+        ) from None
     commands = (folder / "README.md").read_text().split("```")[1].removeprefix("sh\n")
     typer.echo(f"{folder} is made. Its README.md says what to do there, such as\n\n{indent(commands, '    ')}".rstrip())
 
@@ -53,7 +58,9 @@ def _copy(source: Traversable, folder: Path, name: str) -> None:
     for each in source.iterdir():
         place = folder / each.name.replace("gitignore", ".gitignore")  # a hidden file is left out of some packages
         if each.is_dir():
+            if each.name == "__pycache__":  # of an installation
+                continue
             place.mkdir()
             _copy(each, place, name)
         elif each.name.endswith((".py", ".md", ".toml", ".txt")) or place.name == ".gitignore":
-            place.write_text(each.read_text().replace(_PLACEHOLDER, name))
+            place.write_text(each.read_text("utf-8").replace(_PLACEHOLDER, name), "utf-8")
