@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -100,3 +102,33 @@ def test_a_store_that_is_not_there_is_refused(url: str) -> None:
     answer = call("mcp", "--url", url)
     assert answer.code == 1
     assert "expected a store, but there is none" in answer.err
+
+
+@pytest.mark.parametrize("ends", ["SIGTERM", "SIGINT", "stdin", "stdout"])
+def test_it_ends_while_its_assistant_is_silent_and_where_that_is_gone(furnished: str, ends: str) -> None:
+    command = [sys.executable, "-m", "solarwind", "mcp", "--url", furnished]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdin
+        assert process.stdout
+        assert process.stderr
+
+        def say(method: str, number: int) -> None:
+            named = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "c", "version": "1"}}
+            message = {"jsonrpc": "2.0", "id": number, "method": method, "params": named if number == 1 else {}}
+            process.stdin.write(json.dumps(message).encode() + b"\n")  # type: ignore[union-attr]
+            process.stdin.flush()  # type: ignore[union-attr]
+
+        say("initialize", 1)
+        assert json.loads(process.stdout.readline())["result"]["serverInfo"]["name"] == "solarwind"
+        if ends == "stdin":
+            process.stdin.close()
+        elif ends == "stdout":
+            process.stdout.close()
+            say("ping", 2)
+        else:
+            process.send_signal(getattr(signal, ends))
+        try:
+            code = process.wait(60)
+        finally:
+            process.kill()
+        assert (code, process.stderr.read()) == (0, b"")

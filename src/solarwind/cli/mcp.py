@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+import os
+import socket
+import threading
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import msgspec
 import typer
@@ -30,24 +33,64 @@ _ABOUT = (
 def mcp(url: UrlOption = DEFAULT_URL) -> None:
     """Answer the questions of an assistant, by the Model Context Protocol, on stdin and stdout.
 
-    Its tools are what an operator can ask. None changes anything. It ends with its input.
+    Its tools are what an operator can ask. None changes anything. It ends with its input, or on SIGTERM.
     """
     try:
         import mcp.server.stdio as stdio
     except ImportError as error:
         raise BadArgument(f"expected the package mcp ({error}): pip install 'solarwind[mcp]'") from None
     from .log import log_to_stderr
-    from .reach import leave_on_signals, operate
+    from .reach import on_signals, operate
 
     log_to_stderr(False)
 
     async def answer(wind: SolarWind) -> None:
-        leave_on_signals()
         server = server_of(wind)
-        async with stdio.stdio_server() as (requests, answers):
-            await server.run(requests, answers, server.create_initialization_options())
+        with _Input() as given:
+            on_signals(given.end)
+            try:
+                async with stdio.stdio_server(stdin=given.file) as (requests, answers):
+                    try:
+                        await server.run(requests, answers, server.create_initialization_options())
+                    finally:
+                        given.end()  # else the protocol's reader, which cannot be cancelled, would wait for a line
+            except* BrokenPipeError:  # whoever asked is gone
+                pass
 
     operate(url, answer)
+
+
+class _Input:
+    """The standard input, which can be ended here too: a thread that reads from it cannot be interrupted, so one for
+    which nobody waits passes on what comes."""
+
+    def __init__(self) -> None:
+        import anyio
+
+        self._ours, self._theirs = socket.socketpair()
+        self.file = anyio.wrap_file(self._theirs.makefile("r", encoding="utf-8", errors="replace"))
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._pass_on, name="solarwind-stdin", daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """Have the reader come to the end, if it has not yet."""
+        try:
+            self._ours.shutdown(socket.SHUT_WR)
+        except OSError:  # it has
+            pass
+
+    def _pass_on(self) -> None:
+        try:
+            while data := os.read(0, 1 << 16):
+                self._ours.sendall(data)
+        except OSError:  # nobody is there to give, or to take
+            pass
+        self.end()
 
 
 class Tool:

@@ -34,8 +34,13 @@ def leave_on_signals() -> None:
     """Cancel the current task on SIGINT and SIGTERM, to end a command that runs until interrupted."""
     task = asyncio.current_task()
     assert task is not None
+    on_signals(task.cancel)
+
+
+def on_signals(leave: Callable[[], object]) -> None:
+    """Call `leave` on the running loop on SIGINT and SIGTERM."""
     for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+        asyncio.get_running_loop().add_signal_handler(number, leave)
 
 
 def reach(url: str, *, create: bool) -> SolarWind:
