@@ -143,8 +143,8 @@ async def test_a_dependency_may_be_a_class_a_method_a_partial_or_the_default_of_
 
         shop = Shop()
 
-        def added(one: int, two: int) -> int:
-            return one + two
+        def added(one: int, two: int, event: Event, /) -> int:
+            return one + two + event.payload
 
         async def handle(repo: Any, class_: Any, name: Any, called: Any, /, number: int, *, total: Any = None) -> None:
             notes.append((repo.settings, class_.table, name, called, number, total))
@@ -155,11 +155,11 @@ async def test_a_dependency_may_be_a_class_a_method_a_partial_or_the_default_of_
             class_=Annotated[Any, Depends(Repository)],
             name=Annotated[str, Depends(shop.name)],
             called=Annotated[str, Depends(shop)],
-            total=Annotated[int, Depends(functools.partial(added, one=1, two=2))],
+            total=Annotated[int, Depends(functools.partial(added, 1, 2))],
         )
 
     notes, errors = await said_by(register, 7)
-    assert notes == [({"made": 1}, "videos", "T 1", "called", 7, 3)]
+    assert notes == [({"made": 1}, "videos", "T 1", "called", 7, 10)]
     assert not errors
 
 
@@ -302,12 +302,16 @@ async def test_a_payload_that_does_not_fit_opens_nothing() -> None:
 async def test_a_dependency_that_never_ends_is_named_when_the_grace_is_over_and_its_event_comes_again(
     is_async: bool, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
-    wind, begun, handled = SolarWind(f"sqlite:///{tmp_path}/wind.db", grace=0.1), list[int](), list[int]()
+    wind = SolarWind(f"sqlite:///{tmp_path}/wind.db", grace=0.1)
+    begun, ended, handled = list[int](), list[int](), list[int]()
 
     async def endless(event: Event) -> None:
         begun.append(event.attempt)
         if len(begun) == 1:
-            await asyncio.Event().wait()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.append(1)
 
     async def handle(number: int, made: None) -> None:
         handled.append(number)
@@ -321,6 +325,7 @@ async def test_a_dependency_that_never_ends_is_named_when_the_grace_is_over_and_
         await until(lambda: begun, "the dependency to begin")
     name = "test_a_dependency_that_never_ends_is_named_when_the_grace_is_over_and_its_event_comes_again.<locals>"
     assert f"in its dependency {name}.endless did not finish within 0.1 s" in caplog.text
+    await until(lambda: ended, "the dependency to be cancelled")
     assert not handled
     async with wind:
         await wind.settled(60)

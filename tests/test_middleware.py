@@ -136,6 +136,7 @@ async def test_extensions_that_it_states_go_with_what_is_fired_however_it_is_fir
 
     @wind.on("T", purpose="p")
     async def handle(event: Event) -> None:
+        assert event.key == ("k" if what == "keyed" else None)
         seen.append(event.extensions)
 
     @wind.on("first", purpose="q")
@@ -442,6 +443,8 @@ async def test_what_a_middleware_leaves_behind_is_over_before_the_next_attempt()
             if event.attempt < 3:
                 await asyncio.Event().wait()
         finally:
+            for _ in range(500):
+                await asyncio.sleep(0)
             running -= 1
 
     async with wind:
@@ -512,3 +515,27 @@ def test_a_def_handler_that_never_ends_keeps_no_loop_from_ending() -> None:
     asyncio.run(main())
     forever.set()
     assert not notes
+
+
+@on_loop
+async def test_it_may_wait_around_a_def_handler_which_gets_what_it_gets_without_it() -> None:
+    wind, handled = SolarWind("memory://"), list[object]()
+
+    @wind.middleware
+    async def waits(call_next: Next, handing: Handing) -> None:
+        if handing.kind == "handle":
+            await asyncio.sleep(0)
+        await call_next(handing)
+
+    @wind.on("T", purpose="bytes")
+    def handle(data: bytes) -> None:
+        handled.append(data)
+
+    @wind.on("T", purpose="bytes, on the loop")
+    async def handle_on_loop(data: bytes) -> None:
+        handled.append(data)
+
+    async with wind:
+        await wind.fire("T", b"raw")
+        await wind.settled(60)
+    assert handled == [b"raw"] * 2

@@ -51,6 +51,9 @@ _NEW_DELAY = f"{_OF_DELAYS}new_version_changes_the_delay_of_what_waits"
 _HELD_COPIES = f"{_OF_DELAYS}fan_out_without_instances_drops_what_has_waited_and_holds_no_history"
 _FACTS = "core/test_facts.py"
 _NOTES = "store/test_notes.py"
+_DEPENDS = "test_dependencies.py"
+_MIDDLEWARE = "test_middleware.py"
+_NEVER_ENDS = f"{_MIDDLEWARE}::test_a_def_handler_that_never_ends_keeps_no_loop_from_ending"
 _OUTCOMES = "test_contract.py::TestSqlite::test_a"
 _SETTLED = f"{_OUTCOMES}_settled_event_is_shown_with_who_handled_it_when_and_in_how_many_attempts"
 _DIED = f"{_OUTCOMES}n_event_that_waits_for_a_retry_is_shown_with_when_and_a_dead_one_with_its_error"
@@ -436,6 +439,110 @@ AROUND = [
     *_of("engine/cache.py", ("return last if position < last.stop else None", "return last", _LOCAL)),
 ]
 
+DEPENDENCIES = [
+    *_of(
+        "service/dependencies.py",
+        ("if wanted.use_cache and key in self._made:", "if key in self._made:", _DEPENDS),
+        (
+            "        if wanted.use_cache:\n            self._made[key]",
+            "        if False:\n            self._made[key]",
+            _DEPENDS,
+        ),
+        ("if any(key == each for each, _ in self._path):", "if False:", _DEPENDS),
+        ("        self._path.pop()\n", "", _DEPENDS),
+        ("return overrides.get(function, function)", "return overrides.get(function) or function", _DEPENDS),
+        ("if parameter.kind is parameter.POSITIONAL_ONLY:", "if False:", _DEPENDS),
+        (
+            "inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(target)",
+            "inspect.iscoroutinefunction(target)",
+            _DEPENDS,
+        ),
+        ("elif not is_async and wraps(target, inner, inspect.isgeneratorfunction):", "elif False:", _DEPENDS),
+        ("elif not is_async and wraps(target, inner, inspect.isasyncgenfunction):", "elif False:", _DEPENDS),
+        ("with made if isinstance(made, AbstractContextManager) else", "with", _DEPENDS),
+        ("            if is_of_request(parameter):", "            if False:", _DEPENDS),
+        ("            if self._is_batch:", "            if False:", _DEPENDS),
+        ("            if not self._is_batch:", "            if False:", _DEPENDS),
+        ("    except RecursionError:", "    except ZeroDivisionError:", _DEPENDS),
+    ),
+    *_of(
+        "service/bound.py",
+        ("for step, manager in reversed(opened):", "for step, manager in opened:", _DEPENDS),
+        (
+            "            except BaseException as error:\n                failure = error\n        if failure",
+            "            except BaseException:\n                failure = None\n        if failure",
+            _DEPENDS,
+        ),
+        ("said = (None, None, None) if failure is None else (", "said = (None, None, None) if True else (", _DEPENDS),
+        ("            opened.append((step, manager))\n", "", _DEPENDS),
+        ("if inspect.iscoroutine(value):", "if asyncio.iscoroutine(value):", _DEPENDS),
+        (
+            "        payload = needs.decode(given)\n        made = self._current()\n",
+            "        made = self._current()\n        payload = None\n",
+            _DEPENDS,
+        ),
+        ("if overrides != self._planned_with:", "if overrides and not self._planned_with:", _DEPENDS),
+        ("raise Reject(str(error)) from None", "raise", _DEPENDS),
+        ("self._planned(overrides), dict(overrides)", "self._planned(overrides), overrides", _DEPENDS),
+        ("self._making[token] = step.name", "pass", _DEPENDS),
+        ("if self._seen.get(each[0], self) is not each[1]", "if False", _DEPENDS),
+        ("self._context = now.copy()", "return now.copy()", _DEPENDS),
+        ("        while not result.done():", "        if not result.done():", _MIDDLEWARE),
+        ("cancelled = now\n", "raise\n", _MIDDLEWARE),
+        ("            self._is_left = True\n", "            pass\n", _NEVER_ENDS),
+        ("        elif self._running is not None:\n            self._running.cancel()", "", _DEPENDS),
+        ("if handler.needs is None and not around.middlewares:", "if handler.needs is None:", _MIDDLEWARE),
+        ("if not self._middlewares and not self._current().is_async:", "if not self._middlewares:", _DEPENDS),
+        ("if not self._middlewares and not self._current().is_async:", "if not self._current().is_async:", _MIDDLEWARE),
+        ("argument = given.data if handler.is_raw else given", "argument = given", "test_middleware.py"),
+    ),
+]
+
+MIDDLEWARE = [
+    *_of(
+        "service/middleware.py",
+        ("if given is not handing:", "if False:", _MIDDLEWARE),
+        ("        if called:\n", "        if False:\n", _MIDDLEWARE),
+        ("        if ended:\n", "        if False:\n", _MIDDLEWARE),
+        ("    if is_early:\n", "    if False:\n", _MIDDLEWARE),
+        ("            task.cancel()  # else", "            pass  # else", _MIDDLEWARE),
+        ("            await asyncio.wait([task])\n", "", _MIDDLEWARE),
+        ("if not called and not handing._skipped:", "if not called:", _MIDDLEWARE),
+        ("if not called and not handing._skipped:", "if False:", _MIDDLEWARE),
+        ("return await run_around(middlewares[1:], handing, last)", "return await last()", _MIDDLEWARE),
+        ('if self.kind == "fire":\n            raise', "if False:\n            raise", _MIDDLEWARE),
+        ("max((event.attempt for event in self.events), default=0)", "0", _MIDDLEWARE),
+        ("self.purpose = self.events[0].purpose if self.events else", "self.purpose =", _MIDDLEWARE),
+        ("self.version = self.events[0].version if self.events else", "self.version =", _MIDDLEWARE),
+        ("context.run(work.send, None)", "work.send(None)", _MIDDLEWARE),
+    ),
+    *_of(
+        "service/firing.py",
+        (
+            "self._plain_thread = 0 if self._around.middlewares else self._thread_id",
+            "self._plain_thread = self._thread_id",
+            _MIDDLEWARE,
+        ),
+        (
+            '{**options, "extensions": extensions}) if extensions',
+            '{"extensions": extensions}) if extensions',
+            _MIDDLEWARE,
+        ),
+        ("else dict(check_extensions(given))", "else {}", _MIDDLEWARE),
+        ("return self._fire_through(topic, data, content, handled, options)", "pass", _MIDDLEWARE),
+        ("return self._through(topic, encoded, options, fire)", "return fire(options)", _MIDDLEWARE),
+        ("return self._through(topic, encoded, options, prepared) if", "return prepared(options) if", _MIDDLEWARE),
+    ),
+    *_of(
+        "wind.py",
+        (
+            "        self._check_not_running()\n        self._around.middlewares",
+            "        self._around.middlewares",
+            _MIDDLEWARE,
+        ),
+    ),
+]
+
 NOTES = [
     *_of(
         "core/facts.py",
@@ -640,6 +747,8 @@ FAULTS = [
     *REGISTRY,
     *ENGINE,
     *AROUND,
+    *DEPENDENCIES,
+    *MIDDLEWARE,
     *NOTES,
     *FIRED,
 ]
