@@ -491,7 +491,6 @@ DEPENDENCIES = [
         ("cancelled = now\n", "raise\n", _MIDDLEWARE),
         ("            self._is_left = True\n", "            pass\n", _NEVER_ENDS),
         ("        elif self._running is not None:\n            self._running.cancel()", "", _DEPENDS),
-        ("if handler.needs is None and not around.middlewares:", "if handler.needs is None:", _MIDDLEWARE),
         ("if not self._middlewares and not self._current().is_async:", "if not self._middlewares:", _DEPENDS),
         ("if not self._middlewares and not self._current().is_async:", "if not self._current().is_async:", _MIDDLEWARE),
         ("argument = given.data if handler.is_raw else given", "argument = given", "test_middleware.py"),
@@ -519,8 +518,8 @@ MIDDLEWARE = [
     *_of(
         "service/firing.py",
         (
-            "self._plain_thread = 0 if self._around.middlewares else self._thread_id",
-            "self._plain_thread = self._thread_id",
+            "0 if self._around.middlewares or self._typed else",
+            "0 if self._typed else",
             _MIDDLEWARE,
         ),
         (

@@ -63,7 +63,7 @@ class Firing:
     """The part of a `SolarWind` that fires. Events fired on other threads have a buffer of their own, and so have those
     that enter their topic later."""
 
-    _to_start = "use `async with wind:`"  # what to do about one that does not run
+    _to_start = "use `async with wind:`, or `lifespan=wind.lifespan` in an ASGI app"  # where it does not run
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
