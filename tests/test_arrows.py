@@ -34,6 +34,7 @@ FOUNDATION = {
     "schedule",
     "schema",
     "shares",
+    "systems",
     "text",
     "threads",
     "timing",
@@ -41,7 +42,7 @@ FOUNDATION = {
 ARROWS = {
     "event": {"errors", "payload", "batch", "outbox.effects", "timing"},  # batch: for its annotations only
     "names": {"errors"},
-    "origin": set(),
+    "origin": {"systems"},
     "errors": set(),
     "depends": {"errors"},
     "option_structs": {"errors"},

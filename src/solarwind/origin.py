@@ -8,11 +8,13 @@ import socket
 import sys
 from functools import cache, lru_cache
 
+from .systems import after_fork
+
 MACHINE = socket.gethostname()
 
 
 _NAMES: dict[str, str] = {}  # of this process, by its program
-os.register_at_fork(after_in_child=_NAMES.clear)
+after_fork(_NAMES.clear)
 
 
 def process_name() -> str:

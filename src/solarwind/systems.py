@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Callable
 
 from .errors import NotAllowed
 
 _OF_POSIX = frozenset({"fcntl", "pwd", "resource", "termios"})  # modules of Python
 _ELSEWHERE = "use memory:// or a server on another machine, or run it in a container or in WSL"
+
+
+def after_fork(forget: Callable[[], object]) -> None:
+    """Have this called in each forked child, where there are any."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=forget)
 
 
 def check_linux(what: str, instead: str) -> None:

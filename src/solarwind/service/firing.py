@@ -30,6 +30,7 @@ from ..names import check_fired, check_id, check_key
 from ..options import check_payloads
 from ..origin import process_name
 from ..payload import BYTES, encode
+from ..systems import after_fork
 from .bound import Around
 from .buffer import ProducerBuffer
 from .fire_options import EventOptions, FireOptions, read_options
@@ -55,8 +56,7 @@ def _after_fork() -> None:
     _STARTED.clear()
 
 
-if hasattr(os, "register_at_fork"):  # elsewhere nothing forks
-    os.register_at_fork(after_in_child=_after_fork)
+after_fork(_after_fork)
 
 
 class Firing:

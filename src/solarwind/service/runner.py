@@ -35,6 +35,7 @@ from ..failure import Retry
 from ..limits import Limits
 from ..logs import limited
 from ..plugins import registered
+from ..systems import after_fork
 from ..threads import Threads
 from .consumer import Consumer, Work
 from .outcome import Outcome, outcome_of
@@ -63,8 +64,7 @@ def _after_fork() -> None:
     _RUNNERS.clear()
 
 
-if hasattr(os, "register_at_fork"):  # elsewhere nothing forks
-    os.register_at_fork(after_in_child=_after_fork)
+after_fork(_after_fork)
 
 
 class Worker(asyncio.Task[None]):

@@ -14,6 +14,7 @@ import msgspec
 
 from ..errors import StoreError
 from ..origin import process_of, program_name
+from ..systems import after_fork
 from ..text import time_text
 from .faults import explain
 
@@ -128,7 +129,7 @@ def _forget() -> None:
     _held.clear()
 
 
-os.register_at_fork(after_in_child=_forget)
+after_fork(_forget)
 
 
 def _read_holder(path: str) -> _Holder | None:
