@@ -68,6 +68,7 @@ PLACES = {
         wind:SolarWind.stop
     """,
     "it catches whatever comes, logs it, and ends what it belongs to": """
+        cli.stdin:Input.__enter__
         lifecycle:LoopThread.__init__
         peer.client:Client._send
         peer.riding:Rides.wait
@@ -112,7 +113,7 @@ PLACES = {
         service.runner:Runner._replace
     """,
     "it only sets a future or an event, begins a task that has an owner, counts or logs": """
-        cli.reach:leave_on_signals
+        cli.reach:on_signals
         cli.supervisor:Supervisor.run
         cluster.engine:NatsEngine._start
         cluster.engine:NatsEngine._start_client

@@ -69,6 +69,11 @@ async def commits(wind: SolarWind) -> None:
     wind.fire("T")
 
 
+async def commits_again(wind: SolarWind) -> None:
+    await wind.fire("T")
+    wind.fire("T")
+
+
 async def is_due(wind: SolarWind) -> None:
     wind.fire("later")
 
@@ -123,11 +128,13 @@ async def hands_out(wind: SolarWind) -> None:
         ((HeldReports, "count_next"), is_full),
         ((Releaser, "release"), releases),
         ((WriteAheadLog, "_checkpoint"), commits),
+        ((SqliteStore, "_insert_pending"), commits_again),
         ((Consumer, "deliver"), hands_out),
         ((Commits, "fire"), hands_out),
     ],
     ids=[
         *("commits", "timers", "postponed work", "trimming", "reading", "held reports", "the due-log", "upkeep"),
+        "the journal",
         *("handing out", "what was fired"),
     ],
 )
@@ -142,6 +149,7 @@ async def test_an_engine_whose_background_work_raises_says_so_and_ends_loudly(
 ) -> None:
     monkeypatch.setattr("solarwind.core.dispatcher.PURPOSES_A_TURN", 1)
     monkeypatch.setattr("solarwind.store.writeahead._LOG_BYTES", 1)
+    monkeypatch.setattr("solarwind.store.journal.MAX_COMMITS", 1)
     store = Store(str(tmp_path / "wind.db"))
     wind = SolarWind(engine=LocalEngine(store), grace=0)
 

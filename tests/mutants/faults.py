@@ -54,6 +54,8 @@ _NOTES = "store/test_notes.py"
 _DEPENDS = "test_dependencies.py"
 _MIDDLEWARE = "test_middleware.py"
 _NEVER_ENDS = f"{_MIDDLEWARE}::test_a_def_handler_that_never_ends_keeps_no_loop_from_ending"
+_JOURNAL = "store/test_journal.py"
+_IDENTITY = "store/test_identity.py"
 _OUTCOMES = "test_contract.py::TestSqlite::test_a"
 _SETTLED = f"{_OUTCOMES}_settled_event_is_shown_with_who_handled_it_when_and_in_how_many_attempts"
 _DIED = f"{_OUTCOMES}n_event_that_waits_for_a_retry_is_shown_with_when_and_a_dead_one_with_its_error"
@@ -254,8 +256,8 @@ SHADOWS = _of(
     ("self.missed += mine.limit(self._limits.copies) if own else 0", "pass", _SHADOWS),
     ("return Spans(), []", "return done, failed", _SHADOWS),
     ("(track.shadow is not None or track.number == 0)", "True", _SHADOWS),
-    ("purpose.shadows.pop(version).track.delay = None", "pass"),
-    ("purpose.shadows.pop(version).track.delay = None", "purpose.shadows.pop(version)"),
+    ("ended = purpose.shadows.pop(version)", "ended = purpose.shadows[version]"),
+    ("ended.track.delay = ended.limiter = None", "pass"),
     ("odd = dict.fromkeys(lease.positions.positions(), _LOST)", "odd = {}"),
 )
 
@@ -593,6 +595,20 @@ NOTES = [
         ("if len(encoded) > _NOTES_BYTES and not clears:", "if False:", _NOTES),
         ("self._sort_notes(database.read_recent_notes(self.connection))", "pass", _NOTES),
         ("if log is not None and database.is_trimmed(part, log.trimmed):", "if False:", _NOTES),
+    ),
+    *_of(
+        "store/journal.py",
+        ("self._synced.sync()", "pass", _JOURNAL),
+        (" and entry.before == last:", ":", _JOURNAL),
+        ("last, max(found, default=0))", "last, 0)", _JOURNAL),
+        ("crc32(entry, seed) == sum", "crc32(entry, seed)", _JOURNAL),
+        ('return crc32(b"%b%d" % (store, life))', "return 0", _JOURNAL),
+    ),
+    *_of(
+        "store/sqlite.py",
+        ("self._journal.rows.insert(self._writer)", "pass", _JOURNAL),
+        ("self._watch.harmed() or self._journal.harmed()", "self._watch.harmed()", _IDENTITY),
+        ("if not self._reserve.held:  # else", "if False:  # else", _JOURNAL),
     ),
 ]
 

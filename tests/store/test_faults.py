@@ -66,20 +66,23 @@ def batch(number: int, size: int = 300) -> Batch:
 
 
 class Load:
-    """Commits, one after another, each with a batch and a change of a purpose that only counts it."""
+    """Commits, one after another, each with a batch and a change of a purpose that only counts it. Where one of its
+    events `dies`, each commit is a transaction of its own; else most of them go through the journal."""
 
-    def __init__(self) -> None:
+    def __init__(self, dies: bool = True) -> None:
         self.state = State("a", "p")
         self.number = 0  # commits that are known to be stored
+        self.dies = dies
 
     async def commit(self, store: SqliteStore, size: int = 300) -> None:
         number = self.number
-        change = Change(
-            "a", "p", settled=Spans([2 * number, 2 * number + 1]), dead=[Letter(2 * number + 1, 1, 1, "no", 1)]
-        )
+        change = Change("a", "p", settled=Spans([2 * number, 2 * number + 2]))
+        if self.dies:
+            dead = [Letter(2 * number + 1, 1, 1, "no", 1)]
+            change = Change("a", "p", settled=Spans([2 * number, 2 * number + 1]), dead=dead)
         after = State.restore(self.state.snapshot())
         after.apply(change)
-        snapshots = [after.snapshot()] if number % 5 == 4 else []
+        snapshots = [after.snapshot()] if self.dies and number % 5 == 4 else []
         await store.commit([batch(number, size)], [change], snapshots, now=number)
         self.state, self.number = after, number + 1
 
@@ -105,16 +108,21 @@ def look(path: Path) -> int:
         state = State.restore(snapshot)
     for change in recovered.changes:
         state.apply(change)
-    assert (state.settled, len(state.dead), dead, state.floor) == (number, number, number, 2 * number)
+    settled = 2 * number - dead  # of each commit one event is dead, or both are settled
+    assert (state.settled, len(state.dead), state.floor) == (settled, dead, 2 * number)
+    assert dead in (0, number)
     return number
 
 
 # --- (a) power cuts -----------------------------------------------------------------------------------------
 
 
-def run_load(disk: Disk, path: Path, lives: int, commits: int) -> None:
+DIES = pytest.mark.parametrize("dies", [True, False], ids=["in a transaction", "in the journal"])
+
+
+def run_load(disk: Disk, path: Path, lives: int, commits: int, dies: bool) -> None:
     async def work() -> None:
-        load = Load()
+        load = Load(dies)
         for _ in range(lives):
             store = SqliteStore(str(path), vfs=disk.name)
             await store.open(0)
@@ -127,12 +135,14 @@ def run_load(disk: Disk, path: Path, lives: int, commits: int) -> None:
 
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(1, 8))])
+@DIES
 def test_no_power_cut_loses_an_accepted_commit_or_raises_a_false_alarm(
-    disk: Disk, tmp_path: Path, path: Path, seed: int
+    disk: Disk, tmp_path: Path, path: Path, seed: int, dies: bool
 ) -> None:
     """Cut at any moment, also while it is created, emptied or closed, with any part left of what was not synced."""
-    run_load(disk, path, lives=3, commits=25)
+    run_load(disk, path, lives=3, commits=25, dies=dies)
     assert any(done.kind == "sync" and done.path == str(path) for done in disk.done)  # the log was emptied
+    assert sum(done.kind == "sync" and done.path == f"{path}-commits" for done in disk.done) >= 30 * (not dies)
     chance = random.Random(seed)
     cuts = set(chance.sample(range(len(disk.done)), 60)) | set(range(20 * seed, 20 * seed + 20))
     platter = Platter()
@@ -147,10 +157,11 @@ def test_no_power_cut_loses_an_accepted_commit_or_raises_a_false_alarm(
 
 
 @pytest.mark.parametrize("rounds", [1, pytest.param(20, marks=pytest.mark.long)])
+@DIES
 def test_no_power_cut_while_it_is_closed_makes_its_own_log_a_foreign_one(
-    disk: Disk, tmp_path: Path, path: Path, rounds: int
+    disk: Disk, tmp_path: Path, path: Path, rounds: int, dies: bool
 ) -> None:
-    run_load(disk, path, lives=2, commits=3)
+    run_load(disk, path, lives=2, commits=3, dies=dies)
     chance = random.Random()
     platter = Platter()
     ends = [index for index, done in enumerate(disk.done) if done.kind == "delete" and done.path.endswith("-wal")]
@@ -164,14 +175,16 @@ def test_no_power_cut_while_it_is_closed_makes_its_own_log_a_foreign_one(
             assert look(folder / "wind.db") >= platter.acknowledged, f"cut after {index} of {len(disk.done)}"
 
 
-def test_a_disk_that_does_not_sync_is_caught_by_these_tests(disk: Disk, tmp_path: Path, path: Path) -> None:
-    """The test above can fail: the same cuts, with every sync of the log forgotten, lose accepted commits."""
-    run_load(disk, path, lives=1, commits=25)
+@DIES
+def test_a_disk_that_does_not_sync_is_caught_by_these_tests(disk: Disk, tmp_path: Path, path: Path, dies: bool) -> None:
+    """The test above can fail: the same cuts, with every sync of the log, or of the journal, forgotten, lose accepted
+    commits."""
+    run_load(disk, path, lives=1, commits=25, dies=dies)
     chance = random.Random(0)
     platter = Platter()
     lost = 0
     for index, done in enumerate(disk.done):
-        if done.kind == "sync" and done.path.endswith("-wal"):
+        if done.kind == "sync" and done.path.endswith("-wal" if dies else "-commits"):
             continue
         platter.do(index, done)
         if done.kind == "acknowledged":
@@ -301,8 +314,9 @@ def test_a_mark_torn_at_any_byte_gives_the_one_before(path: Path) -> None:
 )
 @pytest.mark.parametrize("lasting", some([True], [False, True]))
 @pytest.mark.parametrize("every", [61, pytest.param(1, marks=pytest.mark.long)])
+@DIES
 def test_an_error_at_any_call_is_either_nothing_stored_or_the_end(
-    tmp_path: Path, kind: str, code: int, lasting: bool, every: int
+    tmp_path: Path, kind: str, code: int, lasting: bool, every: int, dies: bool
 ) -> None:
     """`Full`: it was not stored, and the next may be. `StoreError`: it may be stored, and nothing is any more."""
     at, reached = 0, True
@@ -310,12 +324,12 @@ def test_an_error_at_any_call_is_either_nothing_stored_or_the_end(
         folder = tmp_path / str(at)
         folder.mkdir()
         with faulty_disk() as disk:
-            reached = fail_once(disk, folder / "wind.db", kind, code, at, lasting)
+            reached = fail_once(disk, folder / "wind.db", kind, code, at, lasting, dies)
         at += every if at < 60 else max(every, 7)
     assert at > 40
 
 
-def fail_once(disk: Disk, path: Path, kind: str, code: int, at: int, lasting: bool) -> bool:
+def fail_once(disk: Disk, path: Path, kind: str, code: int, at: int, lasting: bool, dies: bool) -> bool:
     """Return whether there was a call number `at` of this kind that could fail."""
     calls = 0
 
@@ -327,7 +341,7 @@ def fail_once(disk: Disk, path: Path, kind: str, code: int, at: int, lasting: bo
         return code if calls == at + 1 or (lasting and calls > at) else 0
 
     async def work() -> tuple[int, bool]:
-        load = Load()
+        load = Load(dies)
         store = SqliteStore(str(path), vfs=disk.name)
         await store.open(0)
         disk.fault = fault
@@ -358,13 +372,14 @@ def fail_once(disk: Disk, path: Path, kind: str, code: int, at: int, lasting: bo
     return calls > at
 
 
-def test_after_a_failed_sync_every_call_says_to_restart(disk: Disk, path: Path) -> None:
+@pytest.mark.parametrize(("dies", "file"), [(True, "-wal"), (False, "-commits")])
+def test_after_a_failed_sync_every_call_says_to_restart(disk: Disk, path: Path, dies: bool, file: str) -> None:
     async def work() -> None:
-        load = Load()
+        load = Load(dies)
         store = SqliteStore(str(path), vfs=disk.name)
         await store.open(0)
         await load.commit(store)
-        disk.fault = lambda kind, where: apsw.SQLITE_IOERR_FSYNC if kind == "sync" and where.endswith("-wal") else 0
+        disk.fault = lambda kind, where: apsw.SQLITE_IOERR_FSYNC if kind == "sync" and where.endswith(file) else 0
         for call in (load.commit(store), load.commit(store), store.read("a", 0, 1), store.topic("a", 1, 1)):
             with pytest.raises(StoreError, match="restart it"):
                 await call

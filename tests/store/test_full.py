@@ -21,7 +21,7 @@ from solarwind.core.spans import Spans
 from solarwind.core.state import Change
 from solarwind.engine.local import LocalEngine
 from solarwind.errors import StoreError
-from solarwind.store import database, files, lock, sqlite, writeahead
+from solarwind.store import database, files, journal, lock, sqlite, writeahead
 from solarwind.store.base import Full
 from solarwind.store.check import backup, check
 from solarwind.store.sqlite import SqliteStore
@@ -35,6 +35,8 @@ from .test_sqlite import batch, kill, on_store, put
 def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
     monkeypatch.setattr(database, "PAGE_BYTES", 1024)
     monkeypatch.setattr(files.Reserve, "SIZE", 256 << 10)
+    monkeypatch.setattr(journal, "SIZE", 64 << 10)  # as much less than what is set aside as it is
+    monkeypatch.setattr(journal, "MAX_BYTES", 8 << 10)
     monkeypatch.setattr(files, "_PROBE_BYTES", 64 << 10)
     monkeypatch.setattr(sqlite, "_MARK_S", 0)
     with faulty_disk() as disk:

@@ -389,18 +389,35 @@ def log_cut_off(path: Path) -> None:
     cut_off(Path(f"{path}-wal"))
 
 
+def without_its_journal(path: Path) -> None:
+    os.unlink(f"{path}-commits")
+
+
+def journal_replaced(path: Path) -> None:
+    replaced(Path(f"{path}-commits"))
+
+
+def journal_overwritten(path: Path) -> None:
+    Path(f"{path}-commits").write_bytes(os.urandom(1 << 20))
+
+
+def journal_emptied(path: Path) -> None:
+    emptied(Path(f"{path}-commits"))
+
+
 @pytest.mark.parametrize(
     "harm",
     [
         *(removed, replaced, without_its_log, overwritten, emptied, cut_off),
         *(log_overwritten, log_emptied, log_cut_off),
+        *(without_its_journal, journal_replaced, journal_overwritten, journal_emptied),
     ],
 )
 def test_nothing_is_accepted_into_a_file_that_was_removed_replaced_or_overwritten(
     path: Path, harm: Callable[[Path], None]
 ) -> None:
     async def work(store: SqliteStore) -> None:
-        await put(batch("a"), batch("a", 1000, first=1))(store)
+        await put(batch("a"), batch("a", 1000, first=1), batch("a", first=1001), batch("a", first=1002))(store)
         harm(path)
         for number in (1, 2):
             with pytest.raises(StoreError, match="was removed, replaced or overwritten while it was in use"):
@@ -572,7 +589,7 @@ def test_a_store_and_what_lies_beside_it_are_for_its_owner_alone_and_what_was_wi
     seen: list[dict[str, int]] = []
 
     async def look(store: SqliteStore) -> None:
-        await put(batch("a"))(store)
+        await put(*(batch("a", producer=len(seen) + 1, first=number) for number in range(3)))(store)
         seen.append(modes(path))
 
     old = os.umask(0)
@@ -581,12 +598,12 @@ def test_a_store_and_what_lies_beside_it_are_for_its_owner_alone_and_what_was_wi
         backup(str(path), f"{path}-copy")
         seen.append(modes(path))
         os.chmod(path, 0o640)
-        for kind in ("-mark", "-reserve"):
+        for kind in ("-mark", "-commits", "-reserve"):
             os.unlink(f"{path}{kind}")
         on_store(path, look)
     finally:
         os.umask(old)
-    names = {"", "-wal", "-shm", "-lock", "-mark", "-reserve"}
+    names = {"", "-wal", "-shm", "-lock", "-mark", "-commits", "-reserve"}
     assert seen[0] == {f"wind.db{kind}": 0o600 for kind in names}
     assert seen[1]["wind.db-copy"] == 0o600
     assert seen[2] == {f"wind.db{kind}": 0o640 for kind in names} | {"wind.db-copy": 0o600}
@@ -606,7 +623,7 @@ def test_a_backup_follows_no_link_in_the_place_of_its_part(path: Path, tmp_path:
 # --- names and files that belong to a store -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["-wal", "-shm", "-journal", "-lock", "-mark", "-reserve", "-part"])
+@pytest.mark.parametrize("kind", ["-wal", "-shm", "-journal", "-lock", "-mark", "-commits", "-reserve", "-part"])
 def test_the_name_of_another_stores_file_is_refused_for_a_store_and_for_a_backup(path: Path, kind: str) -> None:
     on_store(path, put(batch("a")))
     taken = Path(f"{path}{kind}")
@@ -655,7 +672,7 @@ def link_to_nothing_at(path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [folder_at, fifo_at, link_to_nothing_at])
-@pytest.mark.parametrize("kind", ["-wal", "-mark", "-reserve", "-lock", "-journal"])
+@pytest.mark.parametrize("kind", ["-wal", "-mark", "-commits", "-reserve", "-lock", "-journal"])
 def test_what_is_no_file_where_a_file_of_the_store_belongs_is_refused_in_one_sentence(
     path: Path, kind: str, make: Callable[[Path], None]
 ) -> None:
@@ -668,18 +685,18 @@ def test_what_is_no_file_where_a_file_of_the_store_belongs_is_refused_in_one_sen
         on_store(path, nothing)
     with pytest.raises(StoreError, match=rf"at .*wind\.db{kind}, but it is "):
         restore(f"{path}.copy", str(path), now=5)
-    if kind in ("-wal", "-mark", "-journal"):
+    if kind in ("-wal", "-mark", "-commits", "-journal"):
         with pytest.raises(StoreError, match=rf"at .*wind\.db{kind}, but it is "):
             check(str(path))
     else:
         assert check(str(path)) == []
 
 
-@pytest.mark.parametrize("kind", ["-mark", "-reserve"])
+@pytest.mark.parametrize("kind", ["-mark", "-commits", "-reserve"])
 def test_a_file_of_the_store_that_cannot_be_read_is_said_in_one_sentence(
     path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    on_store(path, put(batch("a")))
+    on_store(path, put(*(batch("a", first=number) for number in range(3))))
     real = os.access
     monkeypatch.setattr(os, "access", lambda name, mode: not str(name).endswith(kind) and real(name, mode))
     with pytest.raises(StoreError, match=rf"at .*wind\.db{kind}, but it cannot be read and written to: allow it$"):

@@ -561,10 +561,10 @@ def test_two_stores_in_one_process_are_refused_too(path: Path) -> None:
 
 def test_a_newer_format_is_refused_and_left_alone(path: Path) -> None:
     on_store(path, put(batch("a")))
-    sql(path, "PRAGMA user_version = 14")
+    sql(path, "PRAGMA user_version = 15")
     before = path.read_bytes(), sorted(os.listdir(path.parent))
     with pytest.raises(
-        StoreError, match=r"written in format 14 by a newer Solar Wind, this one reads format 13: upgrade"
+        StoreError, match=r"written in format 15 by a newer Solar Wind, this one reads format 14: upgrade"
     ):
         on_store(path, nothing)
     assert before == (path.read_bytes(), sorted(os.listdir(path.parent)))
@@ -620,7 +620,7 @@ def test_a_commit_that_somebody_else_wrote_stops_the_store(path: Path) -> None:
         sql(path, "INSERT INTO commits VALUES (2, 0, 0, x'90', x'', 0)")
         for _ in range(2):
             with pytest.raises(StoreError, match=r"commit 2 is there already.*somebody else has written to it"):
-                await store.commit([batch("a", first=1)], [], [], now=5)
+                await store.commit([batch("b")], [], [], now=5)
 
     on_store(path, work)
 
@@ -669,7 +669,7 @@ def test_the_log_stays_bounded_under_continuous_load(path: Path, monkeypatch: py
 def test_the_log_stays_short_while_commits_are_small(path: Path) -> None:
     async def work(store: SqliteStore) -> None:
         for number in range(400):
-            await store.commit([batch("a", first=number)], [], [], now=5)
+            await store.commit([batch("a", first=number, ids=[f"{number}"])], [], [], now=5)
         assert 3 << 20 < os.path.getsize(f"{path}-wal") < 8 << 20
 
     on_store(path, work)

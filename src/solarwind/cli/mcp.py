@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import threading
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
@@ -41,12 +38,13 @@ def mcp(url: UrlOption = DEFAULT_URL) -> None:
         raise BadArgument(f"expected the package mcp ({error}): pip install 'solarwind[mcp]'") from None
     from .log import log_to_stderr
     from .reach import on_signals, operate
+    from .stdin import Input
 
     log_to_stderr(False)
 
     async def answer(wind: SolarWind) -> None:
         server = server_of(wind)
-        with _Input() as given:
+        with Input() as given:
             on_signals(given.end)
             try:
                 async with stdio.stdio_server(stdin=given.file) as (requests, answers):
@@ -58,39 +56,6 @@ def mcp(url: UrlOption = DEFAULT_URL) -> None:
                 pass
 
     operate(url, answer)
-
-
-class _Input:
-    """The standard input, which can be ended here too: a thread that reads from it cannot be interrupted, so one for
-    which nobody waits passes on what comes."""
-
-    def __init__(self) -> None:
-        import anyio
-
-        self._ours, self._theirs = socket.socketpair()
-        self.file = anyio.wrap_file(self._theirs.makefile("r", encoding="utf-8", errors="replace"))
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._pass_on, name="solarwind-stdin", daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.end()
-
-    def end(self) -> None:
-        """Have the reader come to the end, if it has not yet."""
-        try:
-            self._ours.shutdown(socket.SHUT_WR)
-        except OSError:  # it has
-            pass
-
-    def _pass_on(self) -> None:
-        try:
-            while data := os.read(0, 1 << 16):
-                self._ours.sendall(data)
-        except OSError:  # nobody is there to give, or to take
-            pass
-        self.end()
 
 
 class Tool:

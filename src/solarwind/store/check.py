@@ -11,7 +11,7 @@ from itertools import count
 import apsw
 
 from ..errors import SolarWindError, StoreError
-from . import database, inspection
+from . import database, inspection, journal
 from .faults import cause_of, explain, note_cause
 from .files import Mark, Reach, sync_folder
 from .lock import Lock, holder_elsewhere, identity
@@ -19,8 +19,8 @@ from .paths import READ_BESIDE, refuse_beside, refuse_existing, refuse_path
 
 _STEP_PAGES = 1024
 _ROUNDS = 4  # of accepting losses
-_STORE = ("", "-wal", "-mark")  # the files of a store
-_BESIDE = ("-wal", "-shm", "-mark", "-reserve")
+_STORE = ("", "-wal", "-mark", "-commits")  # the files of a store
+_BESIDE = ("-wal", "-shm", "-mark", "-commits", "-reserve")
 Progress = Callable[[int, int], None]
 
 
@@ -54,16 +54,18 @@ def _copy(source: str, part: str, progress: Progress | None, vfs: str | None) ->
     copy = apsw.Connection(part, vfs=vfs)
     try:
         database.keep_tidy(original, not database.has_log(source))
-        with original:  # one read transaction: commits go on, and the copy does not see them
-            database.last_commit(original)
-            with copy.backup("main", original, "main") as steps:
-                while not steps.step(_STEP_PAGES):
-                    if progress is not None:
-                        page = original.pragma("page_size")
-                        progress((steps.page_count - steps.remaining) * page, steps.page_count * page)
+        pending = journal.begin_to_look(source, vfs, original)  # commits go on, and the copy does not see them
+        if pending.lost:
+            raise StoreError(f"{source} is damaged: see `solarwind check --url sqlite:///{source}`")
+        with copy.backup("main", original, "main") as steps:
+            while not steps.step(_STEP_PAGES):
+                if progress is not None:
+                    page = original.pragma("page_size")
+                    progress((steps.page_count - steps.remaining) * page, steps.page_count * page)
         # The copy is a store of its own: the original's mark does not apply, and it was never interrupted.
         copy.pragma("synchronous", "FULL")
         with copy:
+            pending.rows.insert(copy)
             database.set_meta(copy, "store", os.urandom(16))
             database.set_meta(copy, "clean", 1)
             copy.execute(f"PRAGMA user_version = {database.new_life()}")
@@ -162,7 +164,7 @@ def check(
             return [finding.text for finding in foreign]
         if foreign:
             kept = _name_aside(path, now)
-            for kind in ("-wal", "-shm", "-mark"):
+            for kind in ("-wal", "-shm", "-mark", "-commits"):
                 with suppress(FileNotFoundError):
                     os.rename(f"{path}{kind}", f"{kept}{kind}")
         # The mark first: what is committed after it is read only puts the database further ahead.
@@ -170,13 +172,13 @@ def check(
         connection = database.connect(path, vfs) if accept_loss else database.connect_to_look(path, vfs)
         try:
             database.keep_tidy(connection, not database.has_log(path))
-            findings = foreign + _inspect(path, connection, mark, progress)
+            findings = foreign + _inspect(path, connection, mark, progress, vfs)
             more = findings
             for _ in range(_ROUNDS if accept_loss else 0):  # further damage shows only after the first was accepted
                 if not more:
                     break
                 _accept(path, connection, more, vfs)
-                more = _inspect(path, connection, Mark.read(path, vfs), progress)
+                more = _inspect(path, connection, Mark.read(path, vfs), progress, vfs)
                 findings += more
         except apsw.Error as error:
             note_cause(error, connection)
@@ -210,11 +212,12 @@ def _find(path: str, vfs: str | None) -> str:
 
 
 def _inspect(
-    path: str, connection: apsw.Connection, mark: Reach | None, progress: Progress | None
+    path: str, connection: apsw.Connection, mark: Reach | None, progress: Progress | None, vfs: str | None
 ) -> list[inspection.Finding]:
-    with connection:  # one moment between two commits
-        for finding in inspection.inspect_schema(path, connection):
-            return [finding]
+    for finding in inspection.inspect_schema(path, connection):
+        return [finding]
+    pending = journal.begin_to_look(path, vfs, connection)
+    try:
         last = database.last_commit(connection)
         topics = database.read_topics(connection)
         total = database.value(connection, "SELECT coalesce(sum(size), 0) FROM batches INDEXED BY links")
@@ -227,7 +230,7 @@ def _inspect(
         findings += inspection.inspect_topics(path, connection)
         if findings:
             return findings
-        findings += inspection.inspect_mark(path, connection, mark, last)
+        findings += inspection.inspect_mark(path, connection, mark, pending)
         findings += inspection.inspect_commits(path, connection)
         findings += inspection.inspect_bodies(path, connection, topics, progress=report)
         findings += inspection.inspect_letters(path, connection)
@@ -236,6 +239,8 @@ def _inspect(
         findings += inspection.inspect_references(path, connection)
         findings += inspection.inspect_delayed(path, connection, max_batches=1 << 62)
         findings += inspection.inspect_links(path, connection, topics, last.events, max_batches=1 << 62)
+    finally:
+        connection.execute("ROLLBACK")
     return findings
 
 
@@ -246,10 +251,13 @@ def _accept(path: str, connection: apsw.Connection, findings: list[inspection.Fi
         if former is not None:
             mark.begin(former._replace(emptied=False))  # before anything is in the log
         with connection:
+            journal.read(path, vfs, connection).rows.insert(connection)  # what can be kept
             for finding in findings:
                 finding.accept(connection)
             inspection.recount(connection)
         last, life = database.last_commit(connection), database.read_life(path, vfs)
         mark.begin(Reach(database.store_id(connection), life, connection.pragma("user_version"), *last, emptied=False))
+        with suppress(FileNotFoundError):
+            os.unlink(journal.path_of(path))  # else what is given up seemed to be lost again
     finally:
         mark.close()

@@ -1,13 +1,15 @@
 """One commit to a database: what it writes, what it leaves out, and what memory knows afterwards.
 
-A `Plan` writes within a transaction and changes nothing in memory, so that a transaction that is rolled back leaves no
-trace. `CommitCache.apply` updates memory after the database has committed.
+A `Plan` looks up what it has to within a transaction and changes nothing in memory, so that a transaction that is
+rolled back leaves no trace. What it adds are `Rows`: most commits are nothing else and need no look-up, so these may be
+written to a journal first. `CommitCache.apply` updates memory once the commit is durable.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import Any
 from zlib import crc32
 
 import apsw
@@ -48,6 +50,42 @@ NOTHING = CommitRow(number=0, time=0, events=0)
 
 class AlreadyWritten(Exception):
     """The commit's number is in use: two processes have written at the same time."""
+
+
+class NeedsDatabase(Exception):
+    """A commit looks something up, or changes more than it adds: it has to be a transaction of its own."""
+
+
+class Rows(msgspec.Struct, array_like=True):
+    """What commits add to the database, in its order."""
+
+    batches: list[tuple[Any, ...]] = []
+    effects: list[tuple[str, int]] = []  # buckets, and which of `batches`
+    ids: list[tuple[str, int, int]] = []
+    commits: list[tuple[Any, ...]] = []
+
+    def add(self, others: Rows) -> None:
+        before = len(self.batches)
+        self.batches += others.batches
+        self.effects += [(bucket, before + row) for bucket, row in others.effects]
+        self.ids += others.ids
+        self.commits += others.commits
+
+    def insert(self, connection: apsw.Connection) -> None:
+        """Insert them, in a transaction. Raise `AlreadyWritten`."""
+        if self.batches:
+            connection.executemany(_INSERT_BATCH, self.batches)
+            first = connection.last_insert_rowid() - len(self.batches) + 1
+            if self.effects:
+                rows = [(bucket, first + row) for bucket, row in self.effects]
+                connection.executemany("INSERT INTO effects VALUES (?, ?)", rows)
+        if self.ids:
+            connection.executemany("INSERT INTO ids VALUES (?, ?, ?)", self.ids)
+        if self.commits:
+            try:
+                connection.executemany("INSERT INTO commits VALUES (?, ?, ?, ?, ?, ?)", self.commits)
+            except apsw.ConstraintError as error:
+                raise AlreadyWritten(f"commit {self.commits[0][0]} is there already") from error
 
 
 class CommitCache:
@@ -110,16 +148,14 @@ def rows_of_made(connection: apsw.Connection, topic: int, producer: int, sequenc
 
 
 class Plan:
-    """One commit, while its transaction is open."""
+    """One commit, while its transaction is open; or before there is one, as long as it needs none."""
 
-    def __init__(self, connection: apsw.Connection, known: CommitCache, now: int) -> None:
-        """See `Store.commit`. A `now` of 0 is that of the commit before."""
-        self.connection = connection
-        self._path = connection.filename
+    def __init__(self, connection: apsw.Connection | None, known: CommitCache, now: int) -> None:
+        """See `Store.commit`. A `now` of 0 is that of the commit before. Without a connection there is no transaction,
+        and what needs one raises `NeedsDatabase`."""
+        self._connection = connection
         self._known = known
-        self._rows: list[tuple[apsw.SQLiteValue, ...]] = []
-        self._ids: list[tuple[str, int, int]] = []
-        self._effects: list[tuple[str, int]] = []  # buckets, and which of `_rows`
+        self.rows = Rows()  # to be inserted at its end
         self.commit = known.last._replace(number=known.last.number + 1, time=now or known.last.time)
         self.accepted_at: int | None = None
         self.is_written = False
@@ -127,6 +163,12 @@ class Plan:
         self.ends: dict[str, tuple[int, int, int, int]] = {}  # topic -> its id, end, last sum and bytes
         self.producers: dict[tuple[int, int, bytes], int] = {}
         self.delayed: Counter[str] = Counter()  # by topic, how many events more the due-log has
+
+    @property
+    def connection(self) -> apsw.Connection:
+        if self._connection is None:
+            raise NeedsDatabase
+        return self._connection
 
     def write(
         self,
@@ -136,7 +178,6 @@ class Plan:
         notes: Sequence[Note] = (),
     ) -> list[Stored | None]:
         stored = [self.place(batch) for batch in batches]
-        self._insert()
         self._write_dead(changes)
         self._write_snapshots(snapshots)
         self._write_commit(changes, notes)
@@ -154,14 +195,14 @@ class Plan:
         sum, total = crc32(fresh.data, previous), total + len(fresh.data)
         last_time = header.time + max(header.times)
         given = [(id, topic, start + index) for index, id in enumerate(header.ids or ()) if id is not None]
-        self._ids += given
+        self.rows.ids += given
         buckets = database.buckets_of(fresh) if header.causes is not None else ()
-        self._effects += [(bucket, len(self._rows)) for bucket in buckets]
+        self.rows.effects += [(bucket, len(self.rows.batches)) for bucket in buckets]
         producer = header.producer if len(given) < header.count else None  # all of its ids were given
         about = topic, start, header.count, producer, header.author, header.first, last_time, int(bool(buckets))
         accepted = last_time if self.accepted_at is None else self.accepted_at
         noted = *about, len(fresh.data), total, previous, sum, accepted
-        self._rows.append((*noted, database.row_sum(*noted), fresh.data))
+        self.rows.batches.append((*noted, database.row_sum(*noted), fresh.data))
         self.ends[name] = topic, start + header.count, sum, total
         self.commit = self.commit._replace(events=self.commit.events + header.count)
         if producer is not None:
@@ -203,7 +244,6 @@ class Plan:
 
     def finish(self) -> None:
         """End a commit without changes of purposes."""
-        self._insert()
         self._write_commit([])
 
     # --- deduplication --------------------------------------------------------------------------------------
@@ -217,7 +257,7 @@ class Plan:
         follows = header.first >= self._reached((topic, header.producer, header.author))
         if header.ids is None and follows:
             return batch
-        self._insert()  # so that the look-up sees this commit's own events
+        self.insert()  # so that the look-up sees this commit's own events
         ids = [batch.id(index) for index in range(header.count)]
         held = self._held(
             topic, batch.topic, ids if header.ids is None or not follows else [id for id in header.ids if id]
@@ -247,7 +287,7 @@ class Plan:
         """Return those of the ids that events in a topic's history have, this commit's included."""
         log = self._known.topics.get(name)
         topic = log.id if log is not None else self.new_topics.get(name)
-        self._insert()
+        self.insert()
         return self._held(topic, name, ids) if topic is not None else set()
 
     def _held(self, topic: int, name: str, ids: list[str]) -> set[str]:
@@ -259,8 +299,8 @@ class Plan:
         found: Stored | None = None
         for id, position in list(select(self.connection, query, (topic, _encode_json(ids)))):
             if found is None or not found.start <= position < found.stop:
-                found = database.read_at(self.connection, self._path, topic, name, position)
-            database.check_given(self._path, id, name, position, found)
+                found = database.read_at(self.connection, self.connection.filename, topic, name, position)
+            database.check_given(self.connection.filename, id, name, position, found)
             held.add(id)
         by_producer: dict[int, list[int]] = {}
         for id in ids:
@@ -281,24 +321,16 @@ class Plan:
             for row in rows:
                 query = f"SELECT {database.BATCH} FROM batches WHERE row = ?"
                 for columns in list(select(self.connection, query, (row,))):
-                    earlier = database.read_batch(self._path, name, *columns).batch
+                    earlier = database.read_batch(self.connection.filename, name, *columns).batch
                     held.update(earlier.id(index) for index in range(len(earlier)))
         return held
 
     # --- what is written ------------------------------------------------------------------------------------
 
-    def _insert(self) -> None:
-        if self._rows:
-            self.connection.executemany(_INSERT_BATCH, self._rows)
-            first = self.connection.last_insert_rowid() - len(self._rows) + 1
-            self._rows = []
-            if self._effects:
-                rows = [(bucket, first + row) for bucket, row in self._effects]
-                self.connection.executemany("INSERT INTO effects VALUES (?, ?)", rows)
-                self._effects = []
-        if self._ids:
-            self.connection.executemany("INSERT INTO ids VALUES (?, ?, ?)", self._ids)
-            self._ids = []
+    def insert(self) -> None:
+        """Insert what it has added so far."""
+        connection, rows, self.rows = self.connection, self.rows, Rows()
+        rows.insert(connection)
 
     def _write_dead(self, changes: Sequence[Change]) -> None:
         """Update the rows of dead letters, in the order in which a change is applied."""
@@ -340,13 +372,10 @@ class Plan:
             self._sort_notes(notes)
             encoded = b""
         content = *self.commit, state.encode(list(changes)), encoded
-        row = (*content, database.row_sum(*content))
+        self.rows.commits.append((*content, database.row_sum(*content)))
         self.is_written = True
-        try:
-            self.connection.execute("INSERT INTO commits VALUES (?, ?, ?, ?, ?, ?)", row)
-        except apsw.ConstraintError as error:
-            raise AlreadyWritten(f"commit {self.commit.number} is there already") from error
         if clears:
+            self.insert()
             self._sort_notes(database.read_recent_notes(self.connection))
             database.set_meta(self.connection, "noted", self.commit.number)
             oldest = max(1, next(iter(self._known.since.values()), self._known.last.number))

@@ -33,7 +33,7 @@ from .faults import note_cause
 from .files import read_start
 from .paths import refuse_name
 
-FORMAT = 13  # in the lowest bits of SQLite's `user_version`; above them is the file's life
+FORMAT = 14  # in the lowest bits of SQLite's `user_version`; above them is the file's life
 _FORMAT_BITS = 0xFF
 
 Track = tuple[str, str, int]  # topic, purpose and the number of the track

@@ -16,7 +16,7 @@ from zlib import crc32
 
 import apsw
 
-_OPEN = apsw.SQLITE_OPEN_MAIN_DB | apsw.SQLITE_OPEN_READWRITE
+WRITE = apsw.SQLITE_OPEN_MAIN_DB | apsw.SQLITE_OPEN_READWRITE
 _READ = apsw.SQLITE_OPEN_MAIN_DB | apsw.SQLITE_OPEN_READONLY
 _PROBE_BYTES = 8 << 20
 _ZEROS = bytes(64 << 10)  # SQLite's own files take less than 128 KiB at once
@@ -40,6 +40,35 @@ def open_file(path: str, vfs: str | None, flags: int) -> apsw.VFSFile:
     Opening and closing it otherwise would release SQLite's own locks on it, which belong to the process.
     """
     return apsw.VFSFile(vfs or "", os.path.abspath(path), [flags, 0])
+
+
+def _sync_content(descriptor: int) -> None:
+    """Make a file's content durable: its times need not be."""
+    if hasattr(os, "fdatasync"):
+        os.fdatasync(descriptor)
+    else:  # macOS
+        os.fsync(descriptor)
+
+
+class Synced:
+    """Syncs the content of a file that is written by SQLite's file access. That would hold up all threads meanwhile,
+    because it keeps Python's lock; so only a replacement for it, in tests, is used for this, too."""
+
+    def __init__(self, file: apsw.VFSFile, path: str, vfs: str | None) -> None:
+        self._file = file
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC) if vfs is None else -1
+
+    def sync(self) -> None:
+        """Make what was written durable. Raise `apsw.Error` or `OSError`."""
+        if self._descriptor >= 0:
+            _sync_content(self._descriptor)
+        else:
+            self._file.xSync(apsw.SQLITE_SYNC_DATAONLY | apsw.SQLITE_SYNC_NORMAL)
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
 
 def read_start(path: str, vfs: str | None, size: int) -> bytes:
@@ -103,6 +132,7 @@ class Mark:
         self._failed = failed
         self._turn = 0
         self._file: apsw.VFSFile | None = None
+        self._synced: Synced | None = None
         self._guard = threading.Lock()
 
     @classmethod
@@ -126,7 +156,8 @@ class Mark:
         """Replace all records by `reach`, durably."""
         if self._file is None:
             make_file(self.path, self._database)
-            self._file = open_file(self.path, self._vfs, _OPEN)
+            self._file = open_file(self.path, self._vfs, WRITE)
+            self._synced = Synced(self._file, self.path, self._vfs)
         for turn in range(self._TURNS):  # one by one, so that there is a valid record at every moment
             self._turn = turn
             self.write(reach)
@@ -141,17 +172,17 @@ class Mark:
 
     def sync(self) -> None:
         """Make what was written durable. It runs on a thread of its own: no commit waits for it."""
-        assert self._file is not None
+        assert self._synced is not None
         with self._guard:
             self._turn = (self._turn + 1) % self._TURNS
         try:
-            self._file.xSync(apsw.SQLITE_SYNC_DATAONLY | apsw.SQLITE_SYNC_NORMAL)
+            self._synced.sync()
         except Exception as error:
             self._failed(error)
 
     def end(self, reach: Reach) -> None:
         """Record the last progress of a store that is closed, durably if possible."""
-        if self._file is None:  # it was not even begun
+        if self._synced is None:  # it was not even begun
             return
         with suppress(apsw.Error, OSError):
             if reach.emptied:
@@ -160,6 +191,9 @@ class Mark:
             self.sync()
 
     def close(self) -> None:
+        if self._synced is not None:
+            self._synced.close()
+            self._synced = None
         if self._file is not None:
             self._file.xClose()
             self._file = None
@@ -181,7 +215,7 @@ class Reserve:
         """Reserve the space, if there is room for it. Return whether it is reserved."""
         try:
             make_file(self._path, self._database)
-            file = open_file(self._path, self._vfs, _OPEN)
+            file = open_file(self._path, self._vfs, WRITE)
         except (apsw.Error, OSError):
             self.held = False
             return False
@@ -205,7 +239,7 @@ class Reserve:
         size = min(size, _PROBE_BYTES) + (256 << 10)
         try:
             make_file(self._path, self._database)
-            file = open_file(self._path, self._vfs, _OPEN)
+            file = open_file(self._path, self._vfs, WRITE)
         except (apsw.Error, OSError):
             return False
         try:
@@ -226,7 +260,7 @@ class Reserve:
         held, self.held = self.held, False
         if held:
             try:
-                file = open_file(self._path, self._vfs, _OPEN)
+                file = open_file(self._path, self._vfs, WRITE)
                 file.xTruncate(0)
                 file.xClose()
             except apsw.Error:

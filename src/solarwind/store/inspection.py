@@ -17,7 +17,8 @@ from ..core.log import Stored
 from ..core.spans import Spans
 from ..errors import StoreError
 from ..text import time_text
-from . import delayed
+from . import delayed, journal
+from .commits import Rows
 from .database import (
     LETTER,
     NOTED,
@@ -46,6 +47,7 @@ from .database import (
     value,
 )
 from .files import Mark, Reach
+from .journal import Pending
 from .lock import identity
 
 _SUSPICIOUS = """
@@ -119,27 +121,35 @@ def _is_own_log(path: str, vfs: str | None) -> bool:
     return not mark.emptied and life == after and life in (mark.life, mark.former)
 
 
-def inspect_mark(path: str, connection: apsw.Connection, mark: Reach | None, last: CommitRow) -> Iterator[Finding]:
-    """Check that the database holds all commits that the mark beside it records as durable."""
+def inspect_mark(path: str, connection: apsw.Connection, mark: Reach | None, pending: Pending) -> Iterator[Finding]:
+    """Check that the database and its journal hold all commits that the mark records as durable, and that the journal
+    has none that follow on nothing."""
+    last = pending.last
     way_out = f"restore a backup, or go on without them with `solarwind check --accept-loss --url sqlite:///{path}`"
 
     def accept(_: apsw.Connection) -> None:
-        """Do nothing: the caller writes the mark anew."""
+        """Do nothing: the caller writes the mark anew, and removes the journal."""
 
-    if mark is None or mark.store != store_id(connection):
-        if not meta(connection, "clean"):
-            yield Finding(
-                f"{path}-mark is missing, and {path} was not closed in order (or was copied while it was in use, which "
-                f"`solarwind backup` does), so whether commits were lost after number {last.number} is not known: "
-                f"put it back, {way_out}",
-                accept,
-            )
-    elif mark.commit > last.number:
-        commits, events = mark.commit - last.number, mark.events - last.events
+    own = mark if mark is not None and mark.store == store_id(connection) else None
+    if own is None and not meta(connection, "clean"):
+        yield Finding(
+            f"{path}-mark is missing, and {path} was not closed in order (or was copied while it was in use, which "
+            f"`solarwind backup` does), so whether commits were lost after number {last.number} is not known: "
+            f"put it back, {way_out}",
+            accept,
+        )
+    elif own is not None and own.commit > last.number:
+        commits, events = own.commit - last.number, own.events - last.events
         yield Finding(
             f"{path} has lost its last {commits} commits with {events} events since "
             f"{time_text(last.time) if last.number else 'its beginning'}: it ends at commit {last.number}, but "
-            f"{mark.commit} were durable at {time_text(mark.time)}: {way_out}",
+            f"{own.commit} were durable at {time_text(own.time)}: {way_out}",
+            accept,
+        )
+    elif pending.lost:
+        yield Finding(
+            f"{path} has lost commits after number {last.number}: {journal.path_of(path)} holds commit {pending.lost}, "
+            f"and not those between them as they were written: {way_out}",
             accept,
         )
 
@@ -503,21 +513,22 @@ def inspect_references(path: str, connection: apsw.Connection) -> Iterator[Findi
         )
 
 
-def verify(path: str, vfs: str | None, connection: apsw.Connection) -> tuple[list[TopicLog], CommitRow]:
-    """Check what takes a moment, at every start: enough to notice any loss, but not all damage.
+def verify(path: str, vfs: str | None, connection: apsw.Connection) -> tuple[list[TopicLog], CommitRow, Rows]:
+    """Check what takes a moment, at every start: enough to notice any loss, but not all damage. Return the topics and
+    the last commit of the database, and what is pending in its journal.
 
     Raise `StoreError` with the first finding.
     """
     for finding in inspect_schema(path, connection):
         raise StoreError(finding.text)
-    last = last_commit(connection)
+    last, pending = last_commit(connection), journal.read(path, vfs, connection)
     topics = read_topics(connection)
 
     def findings() -> Iterator[Finding]:
         if connection.pragma("page_count") * connection.pragma("page_size") <= _SMALL_BYTES:
             yield from inspect_pages(path, connection)
         yield from inspect_topics(path, connection)
-        yield from inspect_mark(path, connection, Mark.read(path, vfs), last)
+        yield from inspect_mark(path, connection, Mark.read(path, vfs), pending)
         yield from inspect_commits(path, connection)
         yield from inspect_definitions(path, connection)
         yield from inspect_links(path, connection, topics, last.events, max_batches=100_000)
@@ -527,4 +538,4 @@ def verify(path: str, vfs: str | None, connection: apsw.Connection) -> tuple[lis
 
     for finding in findings():
         raise StoreError(finding.text)
-    return topics, last
+    return topics, last, pending.rows

@@ -7,7 +7,7 @@ import os
 from ..errors import StoreError
 from ..names import check_path
 
-READ_BESIDE = ("-wal", "-shm", "-mark", "-journal")  # what a reader needs of the files beside a store
+READ_BESIDE = ("-wal", "-shm", "-mark", "-commits", "-journal")  # what a reader needs of the files beside a store
 BESIDE = (*READ_BESIDE, "-reserve", "-lock")
 
 

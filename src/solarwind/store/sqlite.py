@@ -6,7 +6,8 @@
     upkeep thread   empties the log into the database: no commit waits for it
     mark thread     makes the mark durable, now and then
 
-A commit is one transaction with a number. A failure either rolls it back, so that nothing of it is
+A commit is one transaction with a number, or one entry of a journal which the next transaction inserts: a small one
+that only adds rows. A failure either rolls it back, so that nothing of it is
 stored and memory is unchanged (`Full`), or leaves the outcome unknown, and then the store stops.
 """
 
@@ -16,7 +17,7 @@ import asyncio
 import logging
 import os
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -28,21 +29,23 @@ from ..batch import Batch
 from ..core.facts import Note
 from ..core.log import Stored
 from ..core.spans import Spans
-from ..core.state import Change, Letter, Snapshot
+from ..core.state import Change, Snapshot
 from ..errors import SolarWindError, StoreError
 from ..threads import Pool
-from . import database, inspection
-from .base import FOREVER, BatchPlace, Full, Keep, Recovered, SingleWriter, Space, TopicRecord
+from . import database, inspection, journal
+from .base import FOREVER, Full, Keep, Recovered, Space, TopicRecord
 from .check import backup
-from .commits import AlreadyWritten, CommitCache, Plan
+from .commits import AlreadyWritten, CommitCache, NeedsDatabase, Plan
 from .database import TopicLog, in_one_line, result_code
 from .definitions import Definition, Definitions, StoredDefinitions
 from .delayed import StoredDueLog, add, counted
 from .delays import Delayed, DueLog, check_delayed
 from .faults import explain, note_cause
 from .files import Mark, Reach, Reserve
+from .journal import Journal
 from .lock import Lock
 from .paths import refuse_beside, refuse_path
+from .queries import Queries
 from .reading import Reading, Row, TrimSearch, trim
 from .threads import on_thread
 from .watch import Watch
@@ -54,10 +57,11 @@ _DAY_NS = 24 * 3600 * 1_000_000_000
 
 _FREE_BYTES = 16 << 20  # so much may be free in the file, or an eighth of it, for what comes next
 _SHRINK_PAGES = 64
+_FEW = 64  # batches and changes of a commit that goes into the journal
 _MARK_S = 0.1  # a sync lasts as long as a commit's own, so one for each would slow all of them down
 
 
-class SqliteStore(SingleWriter):
+class SqliteStore(Queries):
     """The store at `path`, created where there is none. See `Store` for its methods."""
 
     durable = True
@@ -113,6 +117,7 @@ class SqliteStore(SingleWriter):
             self._lock = Lock(self.path, now, self._forked)
             self._watch = Watch(self.path, self._lock.descriptor)
             self._mark = Mark(self.path, self._vfs, self._mark_failed)
+            self._journal = Journal(self.path, self._vfs)
             self._reserve = Reserve(self.path, self._vfs)
             return self._recover_with_reserve(known)
         except SolarWindError:
@@ -141,7 +146,11 @@ class SqliteStore(SingleWriter):
     def _recover(self, known: bool) -> Recovered:
         self._writer = self._connect(create=not known)
         self._writer.pragma("journal_mode", "WAL")
-        topics, last = inspection.verify(self.path, self._vfs, self._writer)
+        topics, last, pending = inspection.verify(self.path, self._vfs, self._writer)
+        if pending.commits:
+            with self._writer:
+                pending.insert(self._writer)
+            topics, last, _ = inspection.verify(self.path, self._vfs, self._writer)
         snapshots, changes, since = database.read_purposes(self._writer)
         self._known = CommitCache({log.name: log for log in topics}, since, last, counted(self._writer))
         clean = bool(database.meta(self._writer, "clean"))
@@ -154,6 +163,7 @@ class SqliteStore(SingleWriter):
             self.path, self._writer, self._keeper, self._upkeep_thread, self._reserve, self._watch, self._stop
         )
         self._begin_life(clean)
+        self._journal.begin(self._store_id, self._writer.pragma("user_version"))
         self._reserve.hold()
         self._log.count()
         for connection in self._connections:
@@ -203,8 +213,8 @@ class SqliteStore(SingleWriter):
             return
         try:
             self._closing.set()
-            for thread in (self._mark_thread, self._upkeep_thread, self._read_thread):
-                await on_thread(thread, bool)  # waits until the thread is idle
+            for thread in (self._write_thread, self._mark_thread, self._upkeep_thread, self._read_thread):
+                await on_thread(thread, bool)  # waits until the thread is idle, and gives the next ones no more to do
             await on_thread(self._write_thread, self._close)
         finally:
             self._stop_threads()
@@ -213,6 +223,9 @@ class SqliteStore(SingleWriter):
         try:
             if self._closed is None:
                 self._write(lambda: database.set_meta(self._writer, "clean", 1))
+                if not self._log.may_be_emptied(self._writer):  # by SQLite: the next start needs the room
+                    for connection in self._connections:
+                        database.keep_tidy(connection, False)
         except (Full, StoreError):
             pass  # then the next opening finds it interrupted
         finally:
@@ -231,6 +244,7 @@ class SqliteStore(SingleWriter):
         if was_open:
             self._mark.end(self._reach(emptied=not database.has_log(self.path)))
         self._mark.close()
+        self._journal.close()
         self._watch.end()
         if self._lock is not None:
             self._lock.release()
@@ -288,22 +302,60 @@ class SqliteStore(SingleWriter):
 
         if any(batch.header.causes is None for batch in events):
             self._refuse_events()
-        plan, stored = self._write_plan(now, work, spare=not events)
+        few = not snapshots and not delayed and len(batches) + len(changes) <= _FEW
+        small = few and sum(len(batch.data) for batch in batches) < journal.MAX_BYTES
+        plan, stored = self._write_plan(now, work, spare=not events, small=small)
         self._known.apply(plan, changes, snapshots)
         self._after_commit(bool(events))
         return stored
 
-    def _write_plan(self, now: int, work: Callable[[Plan], T], spare: bool = True) -> tuple[Plan, T]:
+    def _write_plan(
+        self, now: int, work: Callable[[Plan], T], spare: bool = True, small: bool = False
+    ) -> tuple[Plan, T]:
         def plan_and_write() -> tuple[Plan, T]:
             plan = Plan(self._writer, self._known, now)
-            return plan, work(plan)
+            result = work(plan)
+            plan.insert()
+            return plan, result
 
         try:
-            return self._write(plan_and_write, spare)
-        except AlreadyWritten as error:
-            raise self._stop("somebody else has written to it", error) from error
+            written = self._write_to_journal(now, work) if small else None
+            return written or self._write(plan_and_write, spare)
         except StoreError as error:
             raise error if self._broken else self._end(str(error)) from error
+
+    def _write_to_journal(self, now: int, work: Callable[[Plan], T]) -> tuple[Plan, T] | None:
+        """Write a commit to the journal. Return None, with nothing written, where it has to be a transaction."""
+        self._usable()
+        self._refuse_harmed(self._log.harmed())
+        if not self._reserve.held:  # else what is pending would need the room that is gone
+            return None
+        plan = Plan(None, self._known, now)
+        try:
+            result = work(plan)
+            if not self._journal.append(self._known.last, plan.rows):
+                return None
+        except NeedsDatabase:
+            return None
+        except (apsw.Error, OSError) as error:
+            raise self._stop("what was being written may be stored or not", error) from error
+        self._refuse_harmed(self._watch.harmed() or self._journal.harmed())
+        return plan, result
+
+    def _insert_soon(self) -> None:
+        """Insert what is pending in the journal, where there is room, while nobody waits for it."""
+        try:
+            self._insert_pending()
+        except (Full, StoreError):
+            pass  # the next commit tries it again, or the store has said what failed
+        except Exception as error:
+            log.exception("what is in %s could not be inserted into %s", self._journal.path, self.path)
+            self._stop("so what its journal holds is not in it", error)
+
+    def _insert_pending(self) -> None:
+        if self._journal.pending:
+            self._write(bool)
+            self._log.bound()
 
     async def _define(self, kind: str, name: str, value: bytes | None, before: int | None) -> Definition | None:
         try:
@@ -358,6 +410,8 @@ class SqliteStore(SingleWriter):
             self._mark_thread.submit(self._sync_mark)
         if had_batches and not self._reserve.held and self._known.last.number % 64 == 0:
             self._reserve.hold()
+        if self._journal.is_long:
+            self._write_thread.submit(self._insert_soon)  # once this commit is reported
         self._log.bound()
 
     def _reach(self, emptied: bool = False) -> Reach:
@@ -383,10 +437,10 @@ class SqliteStore(SingleWriter):
         return self._transaction(work)
 
     def _transaction(self, work: Callable[[], T]) -> T:
-        if not self._log.is_whole:
-            self._refuse_harmed(f"{self.path}-wal")
+        self._refuse_harmed(self._log.harmed())
         try:
             self._writer.execute("BEGIN IMMEDIATE")
+            self._journal.rows.insert(self._writer)
             result = work()
             self._writer.execute("COMMIT")
         except apsw.Error as error:
@@ -398,9 +452,15 @@ class SqliteStore(SingleWriter):
         except database.UNREADABLE as error:
             self._roll_back()
             raise self._stop("what was looked up for a commit is damaged", error) from error
+        except AlreadyWritten as error:
+            self._roll_back()
+            raise self._stop("somebody else has written to it", error) from error
         except BaseException:
             self._roll_back()
             raise
+        if self._journal.pending:
+            self._log.note_commits(len(self._journal.rows.commits))
+            self._journal.clear()
         self._refuse_harmed(self._watch.harmed())
         return result
 
@@ -454,39 +514,6 @@ class SqliteStore(SingleWriter):
         if told := self._log.why_refuse():
             raise Full(told)
 
-    # --- reading --------------------------------------------------------------------------------------------
-
-    async def read(self, topic: str, position: int, max_bytes: int) -> list[Stored]:
-        return await self._ask(self._questions.read, topic, position, max_bytes)
-
-    async def read_at(self, topic: str, positions: Spans, max_bytes: int) -> list[Stored]:
-        return await self._ask(self._questions.read_at, topic, positions, max_bytes)
-
-    async def history(self, topic: str) -> tuple[int, int]:
-        self._usable()
-        log = self._known.topics.get(topic)
-        return (log.events, log.bytes) if log is not None else (0, 0)
-
-    async def seek(self, topic: str, time: int) -> int:
-        return await self._ask(self._questions.seek, topic, time)
-
-    async def find(self, id: str, topic: str | None = None) -> tuple[str, int] | None:
-        return await self._ask(self._questions.find, id, topic)
-
-    async def caused(
-        self, ids: Collection[str], since: BatchPlace | None, max_bytes: int, max_batches: int = 1_000
-    ) -> tuple[list[Stored], bool]:
-        return await self._ask(self._questions.caused, ids, since, max_bytes, max_batches)
-
-    async def dead(self, topic: str, purpose: str, track: int, positions: Spans) -> list[Letter]:
-        return await self._ask(self._questions.dead, topic, purpose, track, positions)
-
-    async def notes(self, topic: str, positions: Spans) -> list[Note]:
-        return await self._ask(self._questions.notes, topic, positions)
-
-    async def _defined(self, kind: str | None) -> list[Definition]:
-        return await self._ask(self._questions.defined, kind)
-
     async def backup(self, path: str) -> None:
         self._usable()
         await asyncio.to_thread(backup, self.path, str(path), vfs=self._vfs)
@@ -514,6 +541,8 @@ class SqliteStore(SingleWriter):
         if log is None:
             return 0
         pinned = pinned.copy()
+        if self._journal.pending:
+            await self._insert_if_room()
         async with self._trimming:
             old = partial(self._questions.old, now=now)
             for find, limit in ((old, before), (self._questions.oldest, max_bytes)):
@@ -552,23 +581,3 @@ class SqliteStore(SingleWriter):
             self._log.bound()
             return True
         return False
-
-    # --- threads --------------------------------------------------------------------------------------------
-
-    @property
-    def _questions(self) -> Reading:
-        self._usable()
-        return self._reading
-
-    async def ask(self, question: Callable[[apsw.Connection], T]) -> T:
-        """Run a query on the reader's connection."""
-        return await self._ask(question, self._questions.connection)
-
-    async def _ask(self, question: Callable[..., T], *arguments: object) -> T:
-        """Run a query on the read thread."""
-        self._usable()
-        try:
-            return await on_thread(self._read_thread, question, *arguments)
-        except database.UNREADABLE as error:
-            note_cause(error, self._reading.connection)
-            raise self._refused("read", error) from error

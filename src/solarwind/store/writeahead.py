@@ -66,14 +66,17 @@ class WriteAheadLog:
         small = self.bytes <= self._commits * _SMALL_BYTES
         return min(_SHORT_LOG_BYTES, _LOG_BYTES) if small else _LOG_BYTES
 
-    @property
-    def is_whole(self) -> bool:
-        """Whether the log was not cut off since the last commit."""
-        return self._watch.is_log_whole(self._pages, self._page_bytes)
+    def harmed(self) -> str | None:
+        """Return its path where it was cut off since the last transaction."""
+        return None if self._watch.is_log_whole(self._pages, self._page_bytes) else f"{self._path}-wal"
 
     def count(self) -> None:
         """Note the length of the log after each commit, from here on."""
         self._writer.set_wal_hook(self._note_pages)
+
+    def note_commits(self, count: int) -> None:
+        """Note that the last transaction was that of so many commits besides."""
+        self._commits += count
 
     def _note_pages(self, _: apsw.Connection, __: str, pages: int) -> int:
         self._commits = 1 if pages < self._pages else self._commits + 1
@@ -124,12 +127,15 @@ class WriteAheadLog:
             self._emptying.result()
             self._emptying = None
 
-    def _growth(self, connection: apsw.Connection) -> int:
-        """Return how many bytes the file grows by when the log is emptied into it, at most the room there is."""
-        return int(connection.pragma("page_count")) * self._page_bytes - os.path.getsize(self._path)
+    def may_be_emptied(self, connection: apsw.Connection) -> bool:
+        """Return whether emptying it leaves enough of the room that was reserved, where that is given up."""
+        if self._reserve.held:
+            return True
+        growth = int(connection.pragma("page_count")) * self._page_bytes - os.path.getsize(self._path)
+        return growth <= self._reserve.SIZE // 2
 
     def _checkpoint(self, connection: apsw.Connection) -> int:
-        if not self._reserve.held and self._growth(connection) > self._reserve.SIZE // 2:
+        if not self.may_be_emptied(connection):
             return 0
         with self._watch.checkpoint() as own:
             if not own:
