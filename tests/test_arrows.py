@@ -111,7 +111,7 @@ ARROWS = {
     "__main__": {"cli"},
 }
 # Imported only where somebody names a server, or a database of PostgreSQL; `cli.mcp` imports its extra when called.
-OF_THE_EXTRA = {"cli.mcp", "outbox.postgres", "peer.frames", "peer.link"}
+OF_THE_EXTRA = {"cli.mcp", "cli.stdin", "outbox.postgres", "peer.frames", "peer.link"}
 IMPURE = {
     "apsw",
     "asyncio",
