@@ -43,6 +43,7 @@ def test_dev_runs_the_app_on_a_file_of_its_own_with_the_console_and_starts_it_an
     process.read("first got 1")
     write("app.py", APP.replace("VERSION", "other one"))
     process.read_err("app.py changed, restarting")
+    process.read_err("app.handle")  # among the handlers of the one that is new: what drains may take an event
     fired(address, 2)
     process.read("other one got 2")
     write("app.py", "this is no Python\n")

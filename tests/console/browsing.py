@@ -77,7 +77,7 @@ class Browsing:
         try:
             await page.goto(url + (f"#token={quote(token)}" if token else ""))
             yield page
-            assert complaints == [], page.url
+            assert complaints == [], f"{page.url}: {complaints}"
         finally:
             await context.close()
 

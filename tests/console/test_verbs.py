@@ -254,7 +254,7 @@ async def test_a_webhook_is_removed(browsing: Browsing, world: World) -> None:
 @on_page
 async def test_the_commands_that_a_verb_shows_do_the_same(browsing: Browsing, world: World, which: str) -> None:
     topic = f"verbs.command.{which[:4]}"
-    async with browsing.page(world.console, world.admin) as page, world.http() as http:
+    async with browsing.page(world.console, world.admin, ("404 (Not Found)",)) as page, world.http() as http:
         way = await dead(http, topic, 2)
         await go(page, f"/dead/{topic}/Wait")
         dialog = await opened(page, "Redrive all 2")
@@ -322,10 +322,11 @@ async def test_what_is_refused_because_it_was_done_elsewhere_shows_how_things_st
         await go(page, "/later")
         row = page.locator("tr", has_text="twice")
         await row.get_by_role("button", name="Remove").click()
+        dialog = page.get_by_role("dialog")
+        await expect(dialog.locator("button[type=submit]")).to_be_enabled()  # it has counted, by this clock
         await page.clock.install()
         await page.clock.pause_at(datetime.now() + timedelta(minutes=1))  # nothing more is asked because of the time
         await http.delete("/v1/schedules/twice")
-        dialog = page.get_by_role("dialog")
         await dialog.locator("button[type=submit]").click()
         await expect(dialog.get_by_role("alert")).to_contain_text("'twice'")
         await expect(row).to_have_count(0)

@@ -45,6 +45,8 @@ class DeathRules:
     async def test_an_event_is_fired_for_each_that_dies_with_what_is_known_of_it(self, place: Place) -> None:
         wind = place.open()
         heard = hearing(wind)
+        for topic in ("T", DEAD):
+            wind.topic(topic, keep=3600)  # else what a slow test asks of is trimmed by then
 
         @wind.on("T", purpose="p", version=3, retry=Retry(attempts=2, wait=0))
         async def fail(event: Event) -> None:
@@ -190,7 +192,13 @@ class DeathRules:
             await wind.joined()
             await wind.fire("T", 1)
             for count in (1, 2):
-                await until(lambda count=count: len(calls) == count)  # type: ignore[misc]
+
+                async def waits(count: int = count) -> bool:
+                    """Return whether the dispatcher has heard of the attempt, from which on the retry is due."""
+                    found = await wind.retries(DEAD, "Dead letters of p on T")
+                    return [each.attempts for each in found] == [count]
+
+                await until(waits)
                 await clock.advance(10)
             await wind.settled(60)
             assert calls == [1, 2, 3]
