@@ -59,7 +59,8 @@ class Script:
 
     async def line(self) -> Any:
         assert self._process.stdout is not None
-        line = await self._process.stdout.readline()
+        async with asyncio.timeout(120):
+            line = await self._process.stdout.readline()
         if not line:
             assert self._process.stderr is not None
             raise AssertionError((await self._process.stderr.read()).decode())
@@ -135,10 +136,12 @@ async def test_a_payload_of_any_type_of_json_is_read_in_javascript(url: str, tmp
         await wind.on("T", "p", { since: "beginning" }, ({ contentType, payload }) => {
           say(contentType, Buffer.isBuffer(payload) ? null : payload);
         });
+        say("ready");
         await heard;
         await wind.close();
     """
     async with httpx.AsyncClient() as http, running(text, url, tmp_path) as script:
+        assert await script.line() == ["ready"]
         headers = {"content-type": "application/cloudevents-batch+json"}
         answer = await http.post(f"http{url[2:]}/v1/topics/T/events", json=batch, headers=headers)
         assert answer.status_code == 202, answer.text
