@@ -263,7 +263,7 @@ function Node({ id, node, at, narrow, focused }) {
   return html`<a href=${to(["map"], { ...route.value.query, focus: id })} aria-label=${`${node.name} ${node.says}`} class=${`node ${node.kind} ${node.bad ? "bad" : ""} ${focused ? "focused" : ""}`} transform=${`translate(${at.x * narrow - width / 2} ${at.y - NODE.height / 2})`}>
     <title>${node.name}, ${node.says}</title>
     <rect width=${width} height=${NODE.height} rx=${node.kind === "purpose" ? 23 : 6} />
-    <text x=${PADDING} y="19" class="name">${fitted(node.name, "600 13px", width - 2 * PADDING)}</text>${" "}<text x=${PADDING} y="36">${fitted(node.says, `${node.bad ? 600 : 400} 12px`, width - 2 * PADDING)}</text>
+    <text aria-hidden="true" x=${PADDING} y="19" class="name">${fitted(node.name, "600 13px", width - 2 * PADDING)}</text>${" "}<text aria-hidden="true" x=${PADDING} y="36">${fitted(node.says, `${node.bad ? 600 : 400} 12px`, width - 2 * PADDING)}</text>
   </a>`;
 }
 
