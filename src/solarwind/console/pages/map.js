@@ -260,8 +260,8 @@ function drag({ target, currentTarget: place, pointerType, clientX, clientY, but
 
 function Node({ id, node, at, narrow, focused }) {
   const width = NODE.width * narrow;
-  return html`<a href=${to(["map"], { ...route.value.query, focus: id })} aria-label=${`${node.name} ${node.says}`} class=${`node ${node.kind} ${node.bad ? "bad" : ""} ${focused ? "focused" : ""}`} transform=${`translate(${at.x * narrow - width / 2} ${at.y - NODE.height / 2})`}>
-    <title>${node.name}, ${node.says}</title>
+  return html`<a href=${to(["map"], { ...route.value.query, focus: id })} class=${`node ${node.kind} ${node.bad ? "bad" : ""} ${focused ? "focused" : ""}`} transform=${`translate(${at.x * narrow - width / 2} ${at.y - NODE.height / 2})`}>
+    <title>${node.name} ${node.says}</title>
     <rect width=${width} height=${NODE.height} rx=${node.kind === "purpose" ? 23 : 6} />
     <text aria-hidden="true" x=${PADDING} y="19" class="name">${fitted(node.name, "600 13px", width - 2 * PADDING)}</text>${" "}<text aria-hidden="true" x=${PADDING} y="36">${fitted(node.says, `${node.bad ? 600 : 400} 12px`, width - 2 * PADDING)}</text>
   </a>`;
