@@ -50,6 +50,11 @@ class Threads:
         else:
             self._threads.append(thread)
 
+    @property
+    def idle(self) -> bool:
+        """Whether no job is under way or waits."""
+        return not self._unfinished
+
     def close(self, wait_s: float = 0) -> None:
         """End the threads, each after its current and waiting jobs, and wait `wait_s` seconds for them."""
         with self._lock:
@@ -86,6 +91,11 @@ class Pool(ThreadPoolExecutor):
         self._closed = False
         if threads == 1:
             self._own.run(_nothing)
+
+    @property
+    def idle(self) -> bool:
+        """Whether no job is under way or waits."""
+        return self._own.idle
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         if self._closed:

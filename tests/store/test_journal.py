@@ -173,10 +173,12 @@ def test_a_close_waits_for_what_a_full_journal_has_begun(path: Path, monkeypatch
     assert on_store(path, nothing).topics[0].end == 60
 
 
-def test_other_threads_go_on_while_the_journal_and_the_mark_are_synced(
+def test_the_loop_goes_on_while_a_slow_disk_syncs_the_journal_and_the_mark(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The disk may take its time: it is waited for here until the loop has had a turn meanwhile."""
+    monkeypatch.setattr(journal, "QUICK_S", 0)
+    monkeypatch.setattr(journal, "_SLOW_TIMES", 10**9)
     syncs: list[str] = []
     real = os.fdatasync
 
@@ -202,6 +204,43 @@ def test_other_threads_go_on_while_the_journal_and_the_mark_are_synced(
 
     loop: asyncio.AbstractEventLoop
     on_store(path, work)
+
+
+def test_a_small_commit_to_a_quick_disk_is_not_handed_to_a_thread(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until a sync is slow: then the loop waits for none for a while."""
+    monkeypatch.setattr(journal, "QUICK_S", 60)
+    monkeypatch.setattr(journal, "_SLOW_TIMES", 10**9)
+    on_loop: list[bool] = []
+    real = os.fdatasync
+
+    def noted(descriptor: int) -> None:
+        if os.readlink(f"/proc/self/fd/{descriptor}").endswith("-commits"):
+            on_loop.append(threading.current_thread() is threading.main_thread())
+        real(descriptor)
+
+    async def work(store: SqliteStore) -> None:
+        number = FIRST + 2
+        await fire(store, 0, number)  # the first of the journal makes its file
+
+        async def quick() -> bool:
+            nonlocal number
+            await fire(store, number, number + 1)
+            number += 1
+            return on_loop[-1]
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fdatasync", noted)
+            await until(quick, "a commit once the thread is idle")
+            patch.setattr(journal, "QUICK_S", 0)
+            await fire(store, number, number + 1)
+            del on_loop[:]
+            await fire(store, number + 1, number + 6)
+            large = batch("a", first=number + 6, payload=b"x" * sqlite.AT_ONCE_BYTES)
+            await store.commit([large], [], [], now=number)
+        assert on_loop == [False] * 6
+
+    on_store(path, work)
+    assert on_store(path, nothing).clean
 
 
 # --- after a crash ------------------------------------------------------------------------------------------

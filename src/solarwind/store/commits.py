@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 from zlib import crc32
 
 import apsw
@@ -25,10 +25,12 @@ from . import database
 from .database import CommitRow, TopicLog, select
 from .database import value as value_of
 from .definitions import Definition, check_before, check_count
+from .delays import Delayed
 
 _COMMITS_KEPT = 256  # superseded commits that pile up before they are deleted together
 _NOTES_BYTES = 1_024  # of a commit's notes that are kept in its row until then; more is sorted at once
 _MAX_PRODUCERS = 100_000
+_FEW = 64  # batches and changes of a commit that goes into the journal
 
 _INSERT_BATCH = (
     "INSERT INTO batches(topic, start, count, producer, author, first, last_time, caused, size, "
@@ -46,6 +48,23 @@ _encode_json = msgspec.json.Encoder().encode
 
 
 NOTHING = CommitRow(number=0, time=0, events=0)
+
+
+class Content(NamedTuple):
+    """What a commit writes: see `Store.commit`."""
+
+    batches: Sequence[Batch]
+    changes: Sequence[Change]
+    snapshots: Sequence[Snapshot]
+    now: int
+    delayed: Sequence[Delayed]
+    notes: Sequence[Note]
+    accepted_at: int | None
+
+    def is_small(self, max_bytes: int) -> bool:
+        """Return whether it may go into the journal."""
+        few = not self.snapshots and not self.delayed and len(self.batches) + len(self.changes) <= _FEW
+        return few and sum(len(batch.data) for batch in self.batches) < max_bytes
 
 
 class AlreadyWritten(Exception):

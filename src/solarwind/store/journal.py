@@ -35,6 +35,8 @@ SIZE = 1 << 20  # of the file
 MAX_BYTES = 64 << 10  # of an entry
 MAX_COMMITS = 128  # that are pending
 MAX_BATCHES = 256  # of those: inserting them holds up the next commit, and may need the room that is reserved
+QUICK_S = 0.001  # of a sync: the loop may wait for it
+_SLOW_TIMES = 100  # after a slower one it does not for so many times as long, so that it hardly ever stands still
 _SECTOR = 512  # which no two records share, so that writing one cannot harm another
 _HEADER = struct.Struct("<8sII")
 _MAGIC = b"solwindc"
@@ -140,6 +142,7 @@ class Journal:
         self._first = b""  # the header of the first record
         self._end = 0
         self._patience = 0  # commits until it is tried again to make the file
+        self._slow_until = 0.0  # by `monotonic`
 
     def begin(self, store: bytes, life: int) -> None:
         """Begin a life of the store, with nothing pending."""
@@ -156,6 +159,11 @@ class Journal:
         few = len(self.rows.commits) < MAX_COMMITS and len(self.rows.batches) < MAX_BATCHES
         return not few or self._end + MAX_BYTES > SIZE
 
+    @property
+    def is_quick(self) -> bool:
+        """Whether writing an entry is no longer than handing it to a thread and hearing of it."""
+        return self._file is not None and time.monotonic() >= self._slow_until
+
     def append(self, before: CommitRow, rows: Rows) -> bool:
         """Write the rows of a commit durably. Return False, with nothing written, where they are too large or there is
         no room. Raise `apsw.Error` or `OSError` where the outcome is unknown."""
@@ -164,7 +172,6 @@ class Journal:
         if len(entry) > MAX_BYTES or self._end + size > SIZE or not self._is_there():
             return False
         assert self._file is not None
-        assert self._synced is not None
         header = _HEADER.pack(_MAGIC, len(entry), crc32(entry, self._seed))
         try:
             self._file.xWrite(header + entry, self._end)
@@ -172,11 +179,20 @@ class Journal:
             if database.result_code(error) in database.NO_ROOM:
                 return False
             raise
-        self._synced.sync()
+        self._sync()
         self._first = self._first or header
         self._end += size
         self.rows.add(rows)
         return True
+
+    def _sync(self) -> None:
+        """Make it durable, and note where that took long."""
+        assert self._synced is not None
+        began = time.monotonic()
+        self._synced.sync()
+        now = time.monotonic()
+        if now - began > QUICK_S:
+            self._slow_until = now + _SLOW_TIMES * (now - began)
 
     def clear(self) -> None:
         """Begin again at the start of the file: all that was pending is durable in the database."""

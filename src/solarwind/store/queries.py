@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection
-from concurrent.futures import Executor
 from typing import TypeVar
 
 import apsw
@@ -16,6 +15,7 @@ from ..core.log import Stored
 from ..core.spans import Spans
 from ..core.state import Letter
 from ..errors import StoreError
+from ..threads import Pool
 from . import database
 from .base import BatchPlace, Full, SingleWriter
 from .commits import CommitCache
@@ -36,8 +36,8 @@ class Queries(SingleWriter, ABC):
     _known: CommitCache
     _journal: Journal
     _reading: Reading
-    _read_thread: Executor
-    _write_thread: Executor
+    _read_thread: Pool
+    _write_thread: Pool
 
     @abstractmethod
     def _usable(self) -> None:

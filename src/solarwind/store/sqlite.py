@@ -1,14 +1,14 @@
 """A store in one SQLite file: what was committed survives the process, the machine and a power cut.
 
-    the loop        calls, and never waits for the disk
+    the loop        calls, and waits for the disk only where a small commit is sooner done than handed over
     write thread    commits, trims, sets topics: one transaction after another on one connection
     read thread     reads a consistent past, on a connection of its own
     upkeep thread   empties the log into the database: no commit waits for it
     mark thread     makes the mark durable, now and then
 
 A commit is one transaction with a number, or one entry of a journal which the next transaction inserts: a small one
-that only adds rows. A failure either rolls it back, so that nothing of it is
-stored and memory is unchanged (`Full`), or leaves the outcome unknown, and then the store stops.
+that only adds rows. A failure either rolls it back, so that nothing of it is stored and memory is unchanged (`Full`),
+or leaves the outcome unknown, and then the store stops.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from ..threads import Pool
 from . import database, inspection, journal
 from .base import FOREVER, Full, Keep, Recovered, Space, TopicRecord
 from .check import backup
-from .commits import AlreadyWritten, CommitCache, NeedsDatabase, Plan
+from .commits import AlreadyWritten, CommitCache, Content, NeedsDatabase, Plan
 from .database import TopicLog, in_one_line, result_code
 from .definitions import Definition, Definitions, StoredDefinitions
 from .delayed import StoredDueLog, add, counted
@@ -57,7 +57,7 @@ _DAY_NS = 24 * 3600 * 1_000_000_000
 
 _FREE_BYTES = 16 << 20  # so much may be free in the file, or an eighth of it, for what comes next
 _SHRINK_PAGES = 64
-_FEW = 64  # batches and changes of a commit that goes into the journal
+AT_ONCE_BYTES = 16 << 10  # of the batches of a commit that the loop waits for
 _MARK_S = 0.1  # a sync lasts as long as a commit's own, so one for each would slow all of them down
 
 
@@ -278,19 +278,23 @@ class SqliteStore(Queries):
     ) -> list[Stored | None]:
         self._usable()
         check_delayed(delayed)
-        content = batches, changes, snapshots, now, delayed, notes, accepted_at
-        return await on_thread(self._write_thread, self._commit, *content)
+        content = Content(batches, changes, snapshots, now, delayed, notes, accepted_at)
+        quick = self._journal.is_quick and self._reserve.held and content.is_small(AT_ONCE_BYTES)
+        if quick and self._write_thread.idle:
+            stored = self._commit(content, at_once=True)
+            if stored is not None:
+                return stored
+        return await on_thread(self._write_thread, self._commit_on_thread, content)
 
-    def _commit(
-        self,
-        batches: Sequence[Batch],
-        changes: Sequence[Change],
-        snapshots: Sequence[Snapshot],
-        now: int,
-        delayed: Sequence[Delayed],
-        notes: Sequence[Note],
-        accepted_at: int | None,
-    ) -> list[Stored | None]:
+    def _commit_on_thread(self, content: Content) -> list[Stored | None]:
+        stored = self._commit(content)
+        assert stored is not None
+        self._log.bound()
+        return stored
+
+    def _commit(self, content: Content, *, at_once: bool = False) -> list[Stored | None] | None:
+        """Commit it. With `at_once`, on the loop, return None, with nothing written, where it takes a transaction."""
+        batches, changes, snapshots, now, delayed, notes, accepted_at = content
         events = [*batches, *(each.batch for each in delayed)]
         if not (events or changes or snapshots or notes):
             return []
@@ -302,16 +306,15 @@ class SqliteStore(Queries):
 
         if any(batch.header.causes is None for batch in events):
             self._refuse_events()
-        few = not snapshots and not delayed and len(batches) + len(changes) <= _FEW
-        small = few and sum(len(batch.data) for batch in batches) < journal.MAX_BYTES
-        plan, stored = self._write_plan(now, work, spare=not events, small=small)
+        written = self._write_to_journal(now, work) if content.is_small(journal.MAX_BYTES) else None
+        if written is None and at_once:
+            return None
+        plan, stored = written or self._write_plan(now, work, spare=not events)
         self._known.apply(plan, changes, snapshots)
         self._after_commit(bool(events))
         return stored
 
-    def _write_plan(
-        self, now: int, work: Callable[[Plan], T], spare: bool = True, small: bool = False
-    ) -> tuple[Plan, T]:
+    def _write_plan(self, now: int, work: Callable[[Plan], T], spare: bool = True) -> tuple[Plan, T]:
         def plan_and_write() -> tuple[Plan, T]:
             plan = Plan(self._writer, self._known, now)
             result = work(plan)
@@ -319,8 +322,7 @@ class SqliteStore(Queries):
             return plan, result
 
         try:
-            written = self._write_to_journal(now, work) if small else None
-            return written or self._write(plan_and_write, spare)
+            return self._write(plan_and_write, spare)
         except StoreError as error:
             raise error if self._broken else self._end(str(error)) from error
 
@@ -373,6 +375,7 @@ class SqliteStore(Queries):
         if plan.is_written:
             self._known.apply(plan, [], [])
             self._after_commit(False)
+            self._log.bound()
         return result
 
     @property
@@ -412,7 +415,6 @@ class SqliteStore(Queries):
             self._reserve.hold()
         if self._journal.is_long:
             self._write_thread.submit(self._insert_soon)  # once this commit is reported
-        self._log.bound()
 
     def _reach(self, emptied: bool = False) -> Reach:
         last = self._known.last
