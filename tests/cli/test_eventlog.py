@@ -18,7 +18,7 @@ from solarwind.cli import eventlog
 from solarwind.cli.eventlog import EventLog, Line
 from solarwind.testing.contract import on_loop, until
 
-from .conftest import Process
+from .conftest import Process, eventually
 from .test_cli_ui import ask
 
 Start = Callable[..., Process]
@@ -183,10 +183,16 @@ APP = """
 """
 
 
+def joined(address: str) -> None:
+    """Wait until the app has joined: an event that no purpose was to get when it was looked at is not followed."""
+    eventually(lambda: ask(address, "/v1/instances?topic=t")[1]["instances"], "the app to join")
+
+
 def test_dev_logs_events_as_json_that_programs_read(start: Start, write: Write) -> None:
     write("app.py", APP)
     process = start("dev", "--port", "0", "--json")
     address = json.loads(process.read("console"))["console"]
+    joined(address)
     process.read_err('"fired"' if ask(address, "/v1/topics/t/events", "POST", 1)[0] == 202 else "never")
     settled = json.loads(process.read_err('"outcome"'))
     assert (settled["topic"], settled["outcome"]["state"], settled["outcome"]["purpose"]) == ("t", "settled", "p")
@@ -215,6 +221,7 @@ def test_the_log_has_colours_on_a_terminal_alone(
     process = start("dev", "--port", "0", stderr=theirs, env=os.environ | environment)
     os.close(theirs)
     address = process.read("http://").strip()
+    joined(address)
     ask(address, "/v1/topics/t/events", "POST", 1)
     text = b""
     while b"settled in" not in text:

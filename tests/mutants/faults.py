@@ -120,7 +120,7 @@ BACKLOG = _of(
     ("self.unclaim(Spans.of(positions))", "pass", _RETRIES),
     ("self._claimed.update(in_flight)", "pass"),
     ("            self.walk.leap(start)\n", "            pass\n", _ROLLOUT),
-    (" or min(self._ready) < end", " or True", _ROLLOUT),
+    ("            if self._ready[0] < end:\n", "            if True:\n", _ROLLOUT),
     ("self._cursor = min(self._cursor, positions.edges[0])", "pass"),
     ("            self._far = self.seen\n", "", _ROLLOUT),
     (

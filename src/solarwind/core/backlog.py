@@ -239,9 +239,11 @@ class Lanes(Backlog):
         self, end: int, max_count: int, log: Log, *, patient: bool = False
     ) -> tuple[Stored, Sequence[int]] | Missing | None:
         self.more = False
-        # Where there are other tracks, a key may have to wait for one of them.
-        if self._ready and not patient and (self.walk is None or min(self._ready) < end):
-            return self._next_ready(end, max_count, log)
+        if self._ready and not patient:
+            # What is ready may lie behind `end`: it waits for another track, or for a delay that a new version states.
+            self._ready.sort()
+            if self._ready[0] < end:
+                return self._next_ready(end, max_count, log)
         picks: list[int] = []
         stored: Stored | None = None
         until = self._cursor + LOOK_AHEAD
@@ -261,7 +263,6 @@ class Lanes(Backlog):
 
     def _next_ready(self, end: int, max_count: int, log: Log) -> tuple[Stored, Sequence[int]] | Missing:
         ready = self._ready
-        ready.sort()
         stored = log.find(self._state.topic, ready[0])
         if stored is None:
             return Missing(ready[0])

@@ -14,7 +14,7 @@ from ...failure import Retry
 from ...records import PurposeStatistics
 from ...shares import Share
 from ...wind import SolarWind
-from .place import Place, a_while, on_loop, refused, until
+from .place import Place, a_while, all_reported, on_loop, refused, until
 
 BAD_DELAYS: list[Any] = [-1, timedelta(seconds=-1), timedelta(days=4_000), float("nan"), True, "soon", [60]]
 EXCHANGES = ["direct", "keyed", "fanout"]
@@ -63,6 +63,7 @@ class DelayRules:
             await wind.fire_many("T", [2, 3], keys=["b", "a"])
             await until(lambda: len(now) == 3)
             await waiting(wind, 3)
+            await all_reported(wind)
             await clock.advance(39)
             await a_while()
             assert late == []
@@ -263,6 +264,7 @@ class DelayRules:
             await until(lambda: len(current) == 3)
             await a_while()
             assert shadow == []
+            await all_reported(wind)
             await clock.advance(61)
             await until(lambda: shadow == [0, 1, 2])
 
@@ -364,6 +366,7 @@ class DelayRules:
             await clock.advance(31)
             await until(lambda: now == [1])
             await waiting(wind, 1)
+            await all_reported(wind)
             await clock.advance(55)
             await a_while()
             assert seen == []

@@ -18,7 +18,7 @@ from ...event import Event
 from ...exchanges import Exchange, Instance, register_exchange
 from ...failure import Later, Reject, Retry
 from ...wind import SolarWind
-from .place import Place, a_while, on_loop, refused, until
+from .place import Place, a_while, all_reported, on_loop, refused, until
 
 
 class Oldest(Exchange):
@@ -253,6 +253,7 @@ class ExchangeRules:
                 wind.fire("T", number, key="dead")
                 wind.fire("T", number, key="plain")
             await until(lambda: len(seen) == 5, "the other keys")
+            await all_reported(wind)
             await a_while()
             assert [number for key, number in seen if key == "later"] == []
             clock.advance(61)
@@ -282,7 +283,7 @@ class ExchangeRules:
                 wind.fire("T", number, key="a")
                 wind.fire("T", number, key="b")
             await until(lambda: len(seen) == 5)
-            await until(lambda: _flying(wind, 0))
+            await all_reported(wind)
         broken = False
         async with service(place.restart()) as wind:
             await wind.fire("T", 4, key="a")

@@ -13,7 +13,7 @@ from ...failure import Retry
 from ...shares import Share
 from ...wind import SolarWind
 from .delay import counts_of, noting
-from .place import Place, a_while, on_loop, refused, until
+from .place import Place, a_while, all_reported, on_loop, refused, until
 
 BAD_RATES: list[Any] = ["100", "0/s", "-1/s", "100/fortnight", "1.5/s", "2000000/s", "", 100, True, ["1/s"]]
 BAD_MAXIMA: list[Any] = [0, -1, 1.5, True, "4", 1_000_000_000]
@@ -75,6 +75,7 @@ class LimitRules:
         async with wind:
             await wind.fire_many("T", ["a", "b", "c"])
             await until(lambda: seen == ["a"])
+            await all_reported(wind)
             found = await counts_of(wind)
             assert (found.rate, found.at_most, found.limited, found.pending) == ("1/m", None, True, 2)
             await clock.advance(59.9)
@@ -82,6 +83,7 @@ class LimitRules:
             assert seen == ["a"]
             await clock.advance(0.2)
             await until(lambda: seen == ["a", "b"])
+            await all_reported(wind)
             await clock.advance(60)
             await wind.settled(60)
             assert seen == ["a", "b", "c"]
@@ -91,6 +93,7 @@ class LimitRules:
             await until(lambda: seen[3:] == ["d"])
             await a_while()
             assert seen[3:] == ["d"], "what was not used is not saved up"
+            await all_reported(wind)
             await clock.advance(61)
             await wind.settled(60)
 
@@ -107,6 +110,7 @@ class LimitRules:
         async with wind:
             await wind.fire("T")
             await until(lambda: attempts == [1])
+            await all_reported(wind)
             await clock.advance(59)
             await a_while()
             assert attempts == [1]

@@ -113,6 +113,18 @@ async def until(
         pause = min(pause * 1.2, _MAX_LOOK_S)
 
 
+async def all_reported(wind: SolarWind) -> None:
+    """Wait until the dispatcher knows what became of all events that it has handed out.
+
+    What a handler has done is not known yet: its report is on its way. If time goes on by as much as a lease meanwhile,
+    the lease ends, and the event is handed out again."""
+
+    async def nothing_in_flight() -> bool:
+        return not any(each.in_flight for each in (await wind.statistics()).purposes.values())
+
+    await until(nothing_in_flight, "the reports of all that was handed out")
+
+
 async def a_while() -> None:
     """Wait for everything that needs no time to pass: some turns of the loop, and of the store's threads."""
     for _ in range(25):

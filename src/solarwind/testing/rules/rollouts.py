@@ -16,7 +16,7 @@ from ...failure import Reject, Retry
 from ...records import RolloutInfo
 from ...shares import Share
 from ...wind import SolarWind
-from .place import Place, on_loop, refused, until
+from .place import Place, all_reported, on_loop, refused, until
 
 Seen = list[tuple[int, int]]  # the version, and what it handled
 
@@ -366,6 +366,7 @@ class RolloutRules:
             await wind.off(newer)
             await wind.fire_many("T", range(10, 20))
             await until(lambda: len(seen) > 10, "version 1 to handle its part")
+            await all_reported(wind)
             seen.clear()
             clock.advance(31)
             await wind.settled(60)
