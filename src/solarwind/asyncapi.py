@@ -14,7 +14,6 @@ from typing import Any
 import msgspec
 
 from .errors import BadArgument
-from .names import shown
 from .records import SchemaInfo
 
 VERSION = "3.1.0"
@@ -32,9 +31,7 @@ def document(
     servers, if there are any. Raise `BadArgument` for a title or version that is no text or empty."""
     for name, value in (("title", title), ("version", version)):
         if not isinstance(value, str) or not value.strip():
-            raise BadArgument(
-                f"expected {name} of an AsyncAPI document to be a text that is not empty, got {shown(value)}"
-            )
+            raise BadArgument(f"expected {name} of an AsyncAPI document to be a text that is not empty, got {value!a}")
     made = _Document()
     for info in infos:
         made.add(info)
