@@ -64,7 +64,7 @@ ARROWS = {
     "batch": {"columns", "errors", "event", "limits", "names", "payload"},
     "records": {"event"},
     "core": FOUNDATION | {"core"},
-    "asyncapi": {"records"},
+    "asyncapi": {"errors", "records"},
     "exchanges": {"core", "plugins"},
     "plugins": {"core", "errors"},
     "store": FOUNDATION | {"core", "store"},

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from .errors import BadArgument
 from .records import SchemaInfo
 
 VERSION = "3.1.0"
@@ -27,7 +28,10 @@ def document(
     infos: Iterable[SchemaInfo], *, title: str, version: str, servers: dict[str, Any] | None = None
 ) -> dict[str, Any]:
     """Return the document of these topics and purposes. `version` is that of the application, `servers` its AsyncAPI
-    servers, if there are any."""
+    servers, if there are any. Raise `BadArgument` for a title or version that is no text or empty."""
+    for name, value in (("title", title), ("version", version)):
+        if not isinstance(value, str) or not value.strip():
+            raise BadArgument(f"expected {name} of an AsyncAPI document to be a text that is not empty, got {value!a}")
     made = _Document()
     for info in infos:
         made.add(info)

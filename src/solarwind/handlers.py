@@ -94,7 +94,7 @@ class Registering:
         if batch is not None:
             check_count("batch", batch, MAX_BATCH)
         timeout_ns = 0 if timeout is None else int(check_seconds("a timeout", timeout, some=True) * 1e9)
-        options["retry"] = options.get("retry") or Retry()
+        options["retry"] = Retry() if options.get("retry") is None else options["retry"]
         common, since = stated(topic, "?" if purpose is None else purpose, **options), options.get("since", "now")
         hearing = None if on_dead is None else inspect_on_dead(on_dead, common.exchange)
 

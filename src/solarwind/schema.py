@@ -24,6 +24,7 @@ MAX_SCHEMA_BYTES = 48 << 10
 MAX_NESTING = 100  # of values within each other
 MAX_FAULTS = 20  # that are looked for
 _MAX_DEPTH = 50  # of schemas within each other that are compared
+_MAX_STEPS = 20_000  # pairs of schemas that are compared: what is left then counts as open
 _REF = "#/$defs/"
 _BYTES: Schema = {"type": "string", "format": "binary"}
 _BINARY = (bytes, bytearray, memoryview)
@@ -159,15 +160,18 @@ class _Comparison:
     def __init__(self, written: Schema, read: Schema) -> None:
         self._written = written.get("$defs", {})
         self._read = read.get("$defs", {})
-        self._seen: set[tuple[str, str]] = set()  # pairs of references that are compared
+        self._seen: set[tuple[int, int]] = set()  # pairs that are compared; a type may be within itself, and in unions
+        self._made: list[Any] = []  # what the documents do not hold stays alive, so that its id is no other's
+        self._steps = 0
 
     def faults(self, written: Any, read: Any, path: str, depth: int) -> Iterator[str]:
-        pair = _reference(written), _reference(read)
-        if all(pair):
-            if pair in self._seen:
-                return
-            self._seen.add(pair)
         written, read = _resolved(written, self._written), _resolved(read, self._read)
+        pair = id(written), id(read)
+        self._steps += 1
+        if pair in self._seen or self._steps > _MAX_STEPS:
+            return
+        self._seen.add(pair)
+        self._made += written, read
         if depth > _MAX_DEPTH or not isinstance(written, dict) or not isinstance(read, dict) or not (written and read):
             return
         if alternatives := _alternatives(written):
@@ -184,6 +188,9 @@ class _Comparison:
         """Yield why none of several can read it: of the one with the same tag, if there is one, or of the nearest."""
         found: list[list[str]] = []
         for each in alternatives:
+            if fault := self._of_tag(written, _resolved(each, self._read), path):
+                found.append([fault])
+                continue
             seen = set(self._seen)
             faults = list(self.faults(written, each, path, depth + 1))
             self._seen = seen
@@ -203,11 +210,26 @@ class _Comparison:
         else:
             yield f"{_called(written)} at {path} is not accepted"
 
+    @staticmethod
+    def _of_tag(written: Schema, read: Any, path: str) -> str:
+        """Return the fault of a field of which no value that comes is accepted, as of the tag of another member."""
+        comes, accepted = written.get("properties"), read.get("properties") if isinstance(read, dict) else None
+        if not isinstance(comes, dict) or not isinstance(accepted, dict):
+            return ""
+        for name in comes.keys() & accepted.keys():
+            if not isinstance(comes[name], dict) or not isinstance(accepted[name], dict):
+                continue
+            values, expected = _values(comes[name]), _values(accepted[name])
+            if values and expected and len(values) == len(expected) == 1 and values != expected:
+                return f"value {shown(values[0])} at {path}.{name} is not accepted"
+        return ""
+
     def _of_values(self, written: Schema, read: Schema, path: str) -> Iterator[str]:
         comes, accepted = _values(written), _values(read)
         if accepted is not None and comes is not None:
+            there = {_comparable(value) for value in accepted}  # there may be thousands
             for value in comes:
-                if value not in accepted:
+                if _comparable(value) not in there:
                     yield f"value {shown(value)} at {path} is not accepted"
             return
         kinds, expected = _types(written), _types(read)
@@ -248,10 +270,11 @@ class _Comparison:
                 yield from self.faults(more, known[name], f"{path}.{name}", depth + 1)
         if isinstance(more, dict) and isinstance(rest, dict):
             yield from self.faults(more, rest, f"{path}.*", depth + 1)
+        sure = frozenset(written.get("required", ()))  # there may be thousands
         for name in read.get("required", ()):
             if name not in comes and ("properties" in written or more is False):
                 yield f"field {path}.{name} is required, and does not come"
-            elif name in comes and name not in written.get("required", ()):
+            elif name in comes and name not in sure:
                 yield f"field {path}.{name} is required, and may be left out"
 
     def _of_array(self, written: Schema, read: Schema, path: str, depth: int) -> Iterator[str]:
@@ -309,6 +332,10 @@ def _values(schema: Schema) -> list[Any] | None:
         found: list[Any] = schema["enum"]
         return found
     return [schema["const"]] if "const" in schema else None
+
+
+def _comparable(value: Any) -> Any:
+    return _encode(value) if isinstance(value, list | dict) else value
 
 
 def _kind(schema: Any) -> object:
