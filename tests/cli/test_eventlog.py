@@ -171,6 +171,41 @@ async def test_so_many_events_are_followed_and_the_log_says_so(monkeypatch: pyte
     assert asked <= 15
 
 
+@on_loop
+async def test_what_was_fired_before_a_purpose_joined_is_followed() -> None:
+    wind = SolarWind("memory://")
+    wind.topic("T", keep=3600)
+    async with wind:
+        looked = Looked(wind)
+        await looked.log.look()
+        await wind.fire("T", 1)
+        await looked.until("T ", "by application")
+        wind.on("T", purpose="Late", since="beginning")(lambda number: None)
+        await looked.until("✓ Late v1 settled in ")
+
+
+@on_loop
+async def test_an_event_that_no_purpose_gets_is_followed_for_a_limited_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(eventlog, "NOBODY_S", 0)
+    wind = SolarWind("memory://")
+    wind.topic("T", keep=3600)
+    asked: list[str] = []
+    event = wind.event
+
+    async def counting(*names: str) -> Any:
+        asked.append(names[1])
+        return await event(*names)
+
+    monkeypatch.setattr(wind, "event", counting)
+    async with wind:
+        looked = Looked(wind)
+        await looked.log.look()
+        await wind.fire("T", 1, id="one")
+        await looked.until("T one")
+        await looked.log.look()
+    assert asked == ["one"]
+
+
 # --- in dev -------------------------------------------------------------------------------------------------
 
 APP = """
@@ -184,7 +219,7 @@ APP = """
 
 
 def joined(address: str) -> None:
-    """Wait until the app has joined: an event that no purpose was to get when it was looked at is not followed."""
+    """Wait until the app has joined: an event that no purpose gets is followed for some seconds alone."""
     eventually(lambda: ask(address, "/v1/instances?topic=t")[1]["instances"], "the app to join")
 
 

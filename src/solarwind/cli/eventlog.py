@@ -31,6 +31,7 @@ MAX_EVENTS = 20  # that are shown of one look,
 MAX_TOPICS = 20  # and topics that are read for it
 MAX_ASKED = 40  # events that are asked what became of them, in one look
 MAX_OPEN = 500  # that are followed
+NOBODY_S = 10  # an event that no purpose gets is followed: so long an app may take to join; fewer than MAX_OPEN in it
 MAX_KNOWN = 10_000  # events whose depth in their chain is known
 MAX_DEPTH = 8  # that is shown
 _SHARE = 9  # looking takes no more than one part in ten of the time
@@ -61,6 +62,7 @@ class _Open(msgspec.Struct):
 
     event: Event
     depth: int
+    since: float  # by the monotonic clock
     said: dict[str, tuple[str, int]] = {}
 
 
@@ -164,7 +166,7 @@ class EventLog:
         self._depths[event.id] = depth
         if len(self._depths) > MAX_KNOWN:
             self._depths.popitem(last=False)
-        self._open[event.topic, event.id] = _Open(event, depth)
+        self._open[event.topic, event.id] = _Open(event, depth, time.monotonic())
         by = f"by {cause.purpose} v{cause.version}" if by_event else f"by {cause.kind} {cause.id}"
         key = f" key={event.key}" if event.key is not None else ""
         payload = show.payload_text(event)
@@ -199,7 +201,8 @@ class EventLog:
                         errors[key[0]] = await self._errors(key[0])
                     error = errors[key[0]].get((each.purpose, each.version or 0))
                 lines.append(_line_of(of, each, error))
-            if all(each.state in _OVER for each in info.outcomes):
+            waits = not info.outcomes and time.monotonic() - of.since < NOBODY_S
+            if not waits and all(each.state in _OVER for each in info.outcomes):
                 del self._open[key]
             else:
                 self._open.move_to_end(key)
