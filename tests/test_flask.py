@@ -177,3 +177,53 @@ def test_the_command_runs_the_handlers_and_asks_with_the_apps_url(tmp_path: Path
         assert "database is locked" in refused.stderr
         assert "Traceback" not in refused.stderr
     held.close()
+
+
+def test_a_token_counts_though_the_url_is_that_of_the_environment(
+    wind: FlaskSolarWind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOLARWIND_URL", "memory://")
+    app = Flask("shop")
+    app.config["SOLARWIND_TOKEN"] = 5
+    with pytest.raises(BadArgument, match="token"):
+        wind.init_app(app)
+
+
+def test_requests_are_served_though_the_dispatcher_is_away(
+    wind: FlaskSolarWind, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = Flask("shop")
+    app.config["SOLARWIND_URL"] = "ws://127.0.0.1:1"
+    wind.init_app(app)
+    app.get("/")(lambda: "served")
+    for _ in range(2):
+        assert app.test_client().get("/").text == "served"
+    assert "Solar Wind did not start with a request: expected a server at ws://127.0.0.1:1" in caplog.text
+    wind.use("memory://")
+    app.test_client().get("/")
+    wind.fire("T").wait(A_WHILE_S)
+
+
+@pytest.mark.parametrize("app", ["shop", None, Flask])
+def test_what_is_no_app_is_refused(wind: FlaskSolarWind, app: Any) -> None:
+    with pytest.raises(BadArgument, match="expected a Flask app, got"):
+        wind.init_app(app)
+
+
+def test_an_app_that_has_served_a_request_is_refused_and_nothing_is_stopped(wind: FlaskSolarWind) -> None:
+    make_app(wind).test_client().get("/fire")
+    other = Flask("other")
+    other.get("/")(lambda: "served")
+    other.test_client().get("/")
+    with pytest.raises(AssertionError, match="setup method"):
+        wind.init_app(other)
+    wind.fire("T").wait(A_WHILE_S)
+
+
+def test_a_request_of_a_former_app_does_not_start_it_and_is_said(
+    wind: FlaskSolarWind, caplog: pytest.LogCaptureFixture
+) -> None:
+    former = make_app(wind, "former")
+    make_app(wind, "now")
+    assert former.test_client().get("/fire").status_code == 500
+    assert "a request of the Flask app 'former', to which its SolarWind does not belong any more" in caplog.text

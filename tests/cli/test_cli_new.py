@@ -27,6 +27,7 @@ def made(tmp_path: Path) -> Callable[[str], Path]:
     def make(template: str) -> Path:
         answer = done("new", "my-shop", "--template", template)
         assert "my-shop is made." in answer.out
+        assert "\n    cd my-shop\n" in answer.out
         assert "    pip install -r requirements.txt\n" in answer.out
         return tmp_path / "my-shop"
 

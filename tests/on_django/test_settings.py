@@ -125,3 +125,30 @@ def test_what_the_package_does_not_have_is_an_attribute_error(tmp_path: Path, na
     project = Project(tmp_path)
     done = project.attempt(f"import solarwind.contrib.django as package\npackage.{name}")
     assert f"AttributeError: module 'solarwind.contrib.django' has no attribute '{name}'" in done.stderr
+
+
+def test_a_wrong_url_of_the_environment_is_a_check(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    project.write("settings.py", (tmp_path / "settings.py").read_text() + "SOLARWIND = {}\n")
+    checked = project.manage("check", SOLARWIND_URL="http://localhost")
+    assert checked.returncode == 1
+    assert "?: (solarwind.E001) $SOLARWIND_URL or $SOLARWIND_TOKEN: expected" in checked.stderr
+    assert "Traceback" not in checked.stderr
+
+
+def test_a_backend_that_cannot_be_imported_is_a_check(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    usual = (tmp_path / "settings.py").read_text()
+    for tasks in (
+        "None",
+        '{"default": {}}',
+        '{"default": {"BACKEND": 5}}',
+        '{"default": {"BACKEND": "solarwind.contrib.django.tasks.SolarWind"}}',
+        '{"default": None}',
+    ):
+        project.write("settings.py", f"{usual}TASKS = {tasks}\n")
+        checked = project.manage("check")
+        assert checked.returncode == 1, tasks
+        assert "?: (solarwind.E002) expected" in checked.stderr, (tasks, checked.stderr)
+        assert "as TASKS" in checked.stderr
+        assert "Traceback" not in checked.stderr

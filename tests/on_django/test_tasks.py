@@ -197,6 +197,11 @@ TASKS["default"] |= {"QUEUES": [], "OPTIONS": {"retries": 3, "concurrency": 0, "
     ):
         assert sentence in checked.stderr, checked.stderr
     assert checked.stderr.count("(solarwind.E002)") == 6
+    project.write("settings.py", usual + wrong + 'TASKS["default"] |= {"QUEUES": "mail", "OPTIONS": None}\n')
+    checked = project.manage("check")
+    assert "expected a dict as TASKS['default']['OPTIONS'], got None" in checked.stderr, checked.stderr
+    assert "expected a list of names as TASKS['default']['QUEUES'], got 'mail'" in checked.stderr
+    assert "Traceback" not in checked.stderr
     project.write("settings.py", usual + 'TASKS["default"] |= {"QUEUES": ["default", "my mail", "mail"]}\n')
     done = project.attempt("import shop.tasks")
     assert done.returncode == 1

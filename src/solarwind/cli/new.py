@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from enum import StrEnum
 from importlib.resources import files
 from pathlib import Path
@@ -50,7 +51,9 @@ def new(
         raise BadArgument(
             f"expected a folder that can be made and written, got {str(folder)!a}: {error.strerror}: name another"
         ) from None
-    commands = (folder / "README.md").read_text().split("```")[1].removeprefix("sh\n")
+    commands = f"cd {shlex.quote(str(folder))}\n" + (folder / "README.md").read_text().split("```")[1].removeprefix(
+        "sh\n"
+    )
     typer.echo(f"{folder} is made. Its README.md says what to do there, such as\n\n{indent(commands, '    ')}".rstrip())
 
 

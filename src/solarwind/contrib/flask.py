@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from functools import partial
 from typing import Any
 
 import click
 from flask import Flask
 
 from ..engine.base import Engine
-from ..errors import SolarWindError, Unavailable
+from ..errors import BadArgument, SolarWindError, Unavailable
 from ..limits import Limits
+from ..logs import limited
+from ..names import shown
 from ..service.middleware import CallNext, Handing
 from .beside import BesideRequests
 
@@ -44,19 +47,29 @@ class FlaskSolarWind(BesideRequests):
         The app's configuration may have `SOLARWIND_URL`, `SOLARWIND_TOKEN` and `SOLARWIND_GRACE`; without a URL it is
         `$SOLARWIND_URL`, or else `memory://`. The app gets `app.extensions["solarwind"]`, and the command `flask
         solarwind`. Raise `BadArgument` for invalid ones."""
+        if not isinstance(app, Flask):
+            raise BadArgument(f"expected a Flask app, got {shown(app)}")
+        app.before_request(partial(self._begin_with_request, app))  # Flask refuses it once the app has served a request
         self.close()
-        if (url := app.config.get("SOLARWIND_URL")) is not None:
-            self.use(url, app.config.get("SOLARWIND_TOKEN"))
+        url, token = app.config.get("SOLARWIND_URL"), app.config.get("SOLARWIND_TOKEN")
+        if url is not None or token is not None:
+            self.use(url, token)
         if (grace := app.config.get("SOLARWIND_GRACE")) is not None:
             self.grace = grace
         self._app = app
         app.extensions["solarwind"] = self
-        app.before_request(self._begin_with_request)
         app.cli.add_command(_command(self, app))
 
-    def _begin_with_request(self) -> None:
-        if self._state != "running":
-            self.begin()
+    def _begin_with_request(self, app: Flask) -> None:
+        if app is self._app:
+            self._begin_for_request()
+        else:
+            limited.error(
+                ("former app", id(app)),
+                "a request of the Flask app %r, to which its SolarWind does not belong any more: what it fires goes "
+                "to the dispatcher of the app of the last init_app; make a FlaskSolarWind for each app",
+                app.name,
+            )
 
     async def _in_app_context(self, call_next: CallNext, handing: Handing) -> None:
         if handing.kind == "fire":

@@ -43,7 +43,10 @@ def refuse_path(path: str) -> None:
     if os.path.isdir(path):
         raise StoreError(f"expected the path of a file, but {path} is a folder: name a file in it, such as wind.db")
     if not os.path.isdir(folder):
-        raise StoreError(f"expected a folder for {path}, but {folder} does not exist: create it")
+        raise StoreError(
+            f"expected a folder for {path}, but {folder} does not exist: create it (a path from the root has four "
+            "slashes: sqlite:////var/lib/wind.db)"
+        )
     for each in (path, folder):
         if os.path.exists(each) and not os.access(each, os.W_OK):
             raise StoreError(f"expected to be able to write to {path}, but {each} is read-only: allow it, or move it")

@@ -5,13 +5,12 @@ from __future__ import annotations
 import sys
 
 from django.apps import AppConfig, apps
-from django.conf import settings
 from django.core import checks
 from django.core.signals import request_started
 from django.utils.module_loading import autodiscover_modules, import_string
 
 from ...handlers import Handlers
-from . import service
+from . import conf, service
 
 _TASKS = f"{__package__}.tasks"
 _OTHERS = ("django.", "django_tasks.")
@@ -54,8 +53,7 @@ def discover(wind: service.DjangoSolarWind) -> None:
 def _has_tasks() -> bool:
     """Return whether a backend of `TASKS` is that of Solar Wind, or derived from it: others need not have what it
     imports."""
-    backends = [params.get("BACKEND", "") for params in getattr(settings, "TASKS", {}).values()]
-    imported = [import_string(each) for each in backends if not each.startswith(_OTHERS)]
+    imported = [import_string(path) for path in conf.backends().values() if not path.startswith(_OTHERS)]
     return any(each.__module__ == _TASKS for kind in imported for each in getattr(kind, "__mro__", ()))
 
 

@@ -9,6 +9,7 @@ from django.core.checks import CheckMessage, Error
 
 def check_settings(**_: Any) -> list[CheckMessage]:
     """Return an error for each setting that is wrong: `manage.py check`."""
-    from . import wind
+    from . import conf, wind
 
-    return [Error(problem, id="solarwind.E001") for problem in wind.settings.problems]
+    wrong = [Error(problem, id="solarwind.E001") for problem in wind.settings.problems]
+    return [*wrong, *(Error(problem, id="solarwind.E002") for problem in conf.task_problems())]

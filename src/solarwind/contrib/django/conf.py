@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 from django.conf import settings
+from django.utils.module_loading import import_string
 
 from ...errors import SolarWindError
 from ...limits import Limits
@@ -56,7 +57,41 @@ def read() -> Settings:
             problems.append(f"{NAME}[{key!r}]: {error}")
         except _Wrong as wrong:
             problems.append(f"expected {wrong} as {NAME}[{key!r}], got {shown(value)}")
+    if found.get("url") is None:
+        try:
+            SolarWind()
+        except SolarWindError as error:  # of the environment
+            problems.append(f"$SOLARWIND_URL or $SOLARWIND_TOKEN: {error}")
+            found["url"] = "memory://"
     return Settings(**found, problems=tuple(problems))
+
+
+def backends() -> dict[str, str]:
+    """Return the path of each backend of the setting `TASKS` that can be imported."""
+    return _backends()[0]
+
+
+def task_problems() -> list[str]:
+    """Return what keeps a backend of the setting `TASKS` from being imported, as sentences."""
+    return _backends()[1]
+
+
+def _backends() -> tuple[dict[str, str], list[str]]:
+    stated, found, problems = getattr(settings, "TASKS", {}), {}, []
+    if not isinstance(stated, dict):
+        return {}, [f"expected a dict of backends as TASKS, got {shown(stated)}"]
+    for alias, params in stated.items():
+        path = params.get("BACKEND") if isinstance(params, dict) else None
+        try:
+            if not isinstance(path, str):
+                raise ImportError
+            import_string(path)
+        except ImportError as error:
+            why = f": {error}" if str(error) else ""
+            problems.append(f"expected the path of a backend as TASKS[{alias!r}]['BACKEND'], got {shown(path)}{why}")
+        else:
+            found[alias] = path
+    return found, problems
 
 
 class _Wrong(ValueError):

@@ -7,21 +7,18 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
-from time import monotonic
 from typing import Any, TypeVar
 
 import msgspec
 from asgiref.sync import sync_to_async
 from django.db import close_old_connections
 
-from ...engine.base import Engine
 from ...engine.local import LocalEngine
 from ...errors import BadArgument, SolarWindError
 from ...failure import Later
-from ...logs import limited
 from ...service.registration import Registration
 from ...service.signature import Handler
-from ..beside import BesideRequests
+from ..beside import AGAIN_S, BesideRequests
 from . import conf
 from .databases import database_url
 
@@ -29,8 +26,6 @@ __all__ = ["DjangoSolarWind"]
 
 T = TypeVar("T")
 Application = Callable[[Any, Any, Any], Coroutine[Any, Any, Any]]
-
-AGAIN_S = 5.0  # from what could not be done now to the next time
 
 
 class Connections:
@@ -112,7 +107,6 @@ class DjangoSolarWind(BesideRequests):
         self.settings = stated
         self.handles_here = stated.handle
         self._connections = Connections()
-        self._try_again = 0.0  # when a request may try to start it
         self._around.outermost = self._with_connections
 
     # Where it runs ------------------------------------------------------------------------------------
@@ -140,15 +134,9 @@ class DjangoSolarWind(BesideRequests):
         self.use(self.settings.url, self.settings.token)
 
     def _begin_with_request(self, environ: Any = None, **_: Any) -> None:
-        """Start it with a WSGI request, if it does not run: a receiver of Django's `request_started`. A request is
-        served though this fails: the log says so, and what it fires is refused."""
-        if environ is None or self._state == "running" or monotonic() < self._try_again or self._is_tested():
-            return
-        try:
-            self.begin()
-        except SolarWindError as error:
-            self._try_again = monotonic() + AGAIN_S
-            limited.error(("django start", id(self)), "Solar Wind did not start with a request: %s", error)
+        """Start it with a WSGI request: a receiver of Django's `request_started`."""
+        if environ is not None and not self._is_tested():
+            self._begin_for_request()
 
     def _is_tested(self) -> bool:
         """Return whether Django's tests run, whose requests do not start it: it would fire to a real dispatcher."""
@@ -217,8 +205,3 @@ class DjangoSolarWind(BesideRequests):
         """See `SolarWind.outbox`; the name of a Django database is a connection."""
         self._connections.written(connection)
         return super().outbox(connection)
-
-    def use(self, url: str | None = None, token: str | None = None, *, engine: Engine | None = None) -> None:
-        """See `SolarWind.use`."""
-        super().use(url, token, engine=engine)
-        self._try_again = 0.0

@@ -9,13 +9,12 @@ fires an event, or writes it down. There are no priorities either.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from traceback import format_exception
 from typing import Any
 
-from django.conf import settings
 from django.core import checks
 from django.db import connections
 from django.utils import timezone
@@ -40,7 +39,7 @@ from ...failure import Reject, Retry
 from ...names import check_topic, shown
 from ...options import check_count, check_seconds
 from ...origin import this_process
-from . import wind
+from . import conf, wind
 
 __all__ = ["SolarWindBackend"]
 
@@ -65,8 +64,14 @@ class SolarWindBackend(BaseTaskBackend):
 
     def __init__(self, alias: str, params: dict[str, Any]) -> None:
         """Read `OPTIONS`; what is wrong with them is told by Django's checks, and when a task is enqueued."""
-        super().__init__(alias, params)
-        self.problems = _problems(alias, self.queues, self.options)
+        options, queues = params.get("OPTIONS", {}), params.get("QUEUES", [])
+        wrong = []
+        if not isinstance(options, dict):
+            wrong.append(f"expected a dict as TASKS[{alias!r}]['OPTIONS'], got {shown(options)}")
+        if isinstance(queues, str) or not isinstance(queues, Iterable):
+            wrong.append(f"expected a list of names as TASKS[{alias!r}]['QUEUES'], got {shown(queues)}")
+        super().__init__(alias, params | {"OPTIONS": {}, "QUEUES": ["default"]} if wrong else params)
+        self.problems = tuple(wrong) or _problems(alias, self.queues, self.options)
 
     def validate_task(self, task: Any) -> None:
         """Raise `InvalidTask` for one that cannot run here."""
@@ -195,7 +200,7 @@ def _check_database(alias: object) -> None:
 def register() -> None:
     """Register a handler for each queue of each backend of this kind in the settings `TASKS`."""
     queues: dict[str, SolarWindBackend] = {}
-    for alias in settings.TASKS:
+    for alias in conf.backends():
         backend = task_backends[alias]
         if isinstance(backend, SolarWindBackend) and not backend.problems:
             queues |= {queue: backend for queue in backend.queues if queue not in queues}
