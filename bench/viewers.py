@@ -137,8 +137,8 @@ def view(say: Say, port: int, count: int, seconds: int) -> None:
     began = perf_counter()
     sleep(SETTLE + seconds + SPARE_S)
     took, read = perf_counter() - began, {viewer: len(came) for viewer, came in received(selector, 0)}
-    if len(read) < count or max(read.values()) >= BUFFER_BYTES:
-        raise RuntimeError(f"expected something for each viewer, and room for it, got {len(read)} with something")
+    if max(read.values(), default=0) >= BUFFER_BYTES:
+        raise RuntimeError(f"expected room for what comes in a turn, got a viewer with {BUFFER_BYTES:,} bytes or more")
     say(sum(read.values()) / took)
 
 
