@@ -139,6 +139,7 @@ def steps() -> Iterator[Step]:
         yield Step(found[1] or "", found[2] if found[1] else found[0], line)
 
 
+@pytest.mark.long
 def test_the_tutorial_does_what_it_says(tmp_path: Path) -> None:
     port = Port()
     terminals: dict[str, Terminal] = {}

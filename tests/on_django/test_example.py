@@ -42,6 +42,7 @@ def test_each_program_of_the_page_is_a_part_of_the_example() -> None:
     assert found >= 8
 
 
+@pytest.mark.long
 def test_the_tests_of_the_example_pass_with_djangos_runner_and_with_pytest(shop: Project) -> None:
     done = shop.manage("test", "-v", "1")
     assert done.returncode == 0, done.stderr
@@ -90,6 +91,7 @@ def test_runserver_alone_does_all_of_it(shop: Project) -> None:
     assert "Traceback" not in shop.output
 
 
+@pytest.mark.long
 def test_with_a_dispatcher_of_their_own_uvicorn_fires_and_the_service_handles(shop: Project) -> None:
     dispatcher, port = Port(), Port()
     where = {"SOLARWIND_URL": f"ws://127.0.0.1:{dispatcher.number}"}

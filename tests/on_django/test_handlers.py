@@ -117,6 +117,7 @@ async def write(text: str) -> None:
 """
 
 
+@pytest.mark.long
 def test_async_handlers_that_a_process_ends_with_have_not_failed(tmp_path: Path) -> None:
     """The ORM's own thread for them takes no more work by then, which is no fault of theirs."""
     project = Project(tmp_path, events=ENDING).migrated()
@@ -216,6 +217,7 @@ with transaction.atomic():
     ],
     ids=["on_commit", "outbox"],
 )
+@pytest.mark.long
 def test_a_death_between_commit_and_fire_loses_the_event_of_on_commit_and_not_of_the_outbox(
     tmp_path: Path, fire: str, handled: str
 ) -> None:
@@ -255,6 +257,7 @@ def test_a_missing_table_and_a_missing_database_say_what_to_do(tmp_path: Path) -
     assert helped.returncode == 0
 
 
+@pytest.mark.long
 def test_with_postgresql_the_migration_makes_the_tables_and_a_relay_fires_what_was_committed(
     tmp_path: Path, postgresql: str
 ) -> None:
@@ -275,6 +278,7 @@ def test_with_postgresql_the_migration_makes_the_tables_and_a_relay_fires_what_w
     assert "solarwind_outbox in this database, found none" in project.manage("solarwind", "relay").stderr
 
 
+@pytest.mark.long
 def test_the_migration_says_its_sql_and_goes_back(tmp_path: Path) -> None:
     project = Project(tmp_path).migrated()
     assert "CREATE TABLE IF NOT EXISTS solarwind_once" in project.manage("sqlmigrate", "solarwind", "0001").stdout

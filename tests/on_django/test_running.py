@@ -147,6 +147,7 @@ for path in ("/notes", "/fire/one", "/notes"):
     assert done.stderr.count("Solar Wind did not start with a request: ") == 1
 
 
+@pytest.mark.long
 def test_with_a_dispatcher_elsewhere_requests_only_fire_and_the_service_handles(project: Project) -> None:
     port, web = Port(), Port()
     project.write(
@@ -177,6 +178,7 @@ SOLARWIND = {{"URL": "ws://127.0.0.1:{port.number}"}}
     assert "Traceback" not in project.output
 
 
+@pytest.mark.long
 def test_the_command_is_that_of_solarwind_with_its_exit_codes(project: Project) -> None:
     assert "solarwind 0" in project.manage("solarwind", "--version").stdout
     sail = project.manage("solarwind", "sail")

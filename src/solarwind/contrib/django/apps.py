@@ -13,7 +13,6 @@ from ...handlers import Handlers
 from . import conf, service
 
 _TASKS = f"{__package__}.tasks"
-_OTHERS = ("django.", "django_tasks.")
 
 
 class SolarWindConfig(AppConfig):
@@ -53,7 +52,7 @@ def discover(wind: service.DjangoSolarWind) -> None:
 def _has_tasks() -> bool:
     """Return whether a backend of `TASKS` is that of Solar Wind, or derived from it: others need not have what it
     imports."""
-    imported = [import_string(path) for path in conf.backends().values() if not path.startswith(_OTHERS)]
+    imported = [import_string(path) for path in conf.backends().values()]
     return any(each.__module__ == _TASKS for kind in imported for each in getattr(kind, "__mro__", ()))
 
 

@@ -17,6 +17,7 @@ from .databases import database_url
 
 NAME = "SOLARWIND"
 _EXAMPLE = 'SOLARWIND = {"URL": "ws://127.0.0.1:7400"}'
+_OTHERS = ("django.", "django_tasks.")  # backends that are not ours
 _NEAR = 0.6  # how alike two keys are where one may be meant by the other; 1 is equal
 
 
@@ -67,7 +68,7 @@ def read() -> Settings:
 
 
 def backends() -> dict[str, str]:
-    """Return the path of each backend of the setting `TASKS` that can be imported."""
+    """Return the path of each backend of the setting `TASKS` that may be one of Solar Wind and can be imported."""
     return _backends()[0]
 
 
@@ -82,6 +83,8 @@ def _backends() -> tuple[dict[str, str], list[str]]:
         return {}, [f"expected a dict of backends as TASKS, got {shown(stated)}"]
     for alias, params in stated.items():
         path = params.get("BACKEND") if isinstance(params, dict) else None
+        if isinstance(path, str) and path.startswith(_OTHERS):  # need not have what they import
+            continue
         try:
             if not isinstance(path, str):
                 raise ImportError
