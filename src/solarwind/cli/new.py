@@ -51,9 +51,8 @@ def new(
         raise BadArgument(
             f"expected a folder that can be made and written, got {str(folder)!a}: {error.strerror}: name another"
         ) from None
-    commands = f"cd {shlex.quote(str(folder))}\n" + (folder / "README.md").read_text().split("```")[1].removeprefix(
-        "sh\n"
-    )
+    commands = (folder / "README.md").read_text().split("```")[1].removeprefix("sh\n")
+    commands = f"cd {shlex.quote(str(folder))}\n{commands}"
     typer.echo(f"{folder} is made. Its README.md says what to do there, such as\n\n{indent(commands, '    ')}".rstrip())
 
 
