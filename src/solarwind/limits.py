@@ -21,6 +21,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, metaclass=OptionsMeta):
     copies: int = 10_000  # events that a fan-out instance's buffer holds
     copy_bytes: int = 16 << 20
     names: int = 100_000  # topics, and purposes
+    versions: int = 100  # of a purpose that are known: above it, the first that are over are forgotten
     depth: int = 100  # events of a chain before the last: a handler that would fire one more has a dead letter
     # Events of a purpose that wait behind others of their key: so far ahead a keyed purpose looks for keys that are
     # free. And events that wait for a retry: with more of them the purpose pauses.

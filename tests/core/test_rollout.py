@@ -771,3 +771,27 @@ def test_shares_that_are_all_together_may_be_above_it_by_how_numbers_are_rounded
     for version, share in enumerate(shares, 2):
         bench.join(version=version, rollout=share)
     assert tuple(versions(bench)[2].values()) == shares
+
+
+def test_versions_that_are_over_are_forgotten_the_first_first_and_what_they_counted_stays() -> None:
+    """Each gets a share when it is new, is promoted, and handles an event of its own and one that was redriven to it."""
+    bench = Bench(durable=True, limits=Limits(versions=3))
+    kept = bench.join(version=1, room=9)
+    bench.fire()
+    bench.settle_all()
+    instances = [bench.join(version=version, room=9, rollout=0.5) for version in range(2, 9) if not leave(bench, version)]
+    purpose = bench.purpose()
+    assert instances, kept
+    assert sorted(purpose.statements) == [1, 7, 8], "1 has an instance yet, and 7 is what a rollback leads to"
+    assert purpose.line == [1, 7, 8]
+    assert set(purpose.tracks) <= {0, 7, 8, -7, -8}
+    assert purpose.times.keys() <= {1, 7, 8}
+    assert purpose.settled == bench.log[-1].stop - purpose.dead_count
+    before = purpose.settled, purpose.retried, purpose.dead_count
+    bench.restart(clean=True)
+    purpose = bench.purpose()
+    assert sorted(purpose.statements) == [1, 7, 8]
+    assert (purpose.settled, purpose.retried, purpose.dead_count) == before
+    bench.join(version=2, room=9)
+    assert purpose.active.version == 2, "it is new, and nobody else is there"
+    assert 2 in purpose.line

@@ -54,6 +54,7 @@ PER_THOUSAND = {
     "released": 4_000, "releases": 400, "releases without room": 20, "crashes after a release": 8, "clocks set": 300,
     "starts in the past": 100,
     "expired": 800, "waited for a delay": 4_000, "at a rate": 4_000, "at the maximum": 2_000,
+    "versions forgotten": 100,
 }  # fmt: skip
 
 

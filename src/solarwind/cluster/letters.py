@@ -64,6 +64,8 @@ class Letters:
     def note(self, change: Change, number: int) -> None:
         """Note a change that commit `number` made durable."""
         purpose = change.topic, change.purpose
+        if change.retired and change.track:  # nothing of it is dead
+            return
         if change.retired:
             self._dead.pop(purpose, None)
             self._recent.pop(purpose, None)

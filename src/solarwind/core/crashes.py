@@ -138,14 +138,17 @@ class Crashes:
         exchange = track.exchange
         if not candidates or exchange is None or track.fetching:
             return bool(candidates)
-        position = track.last_attempts[0]
-        stored = self._dispatcher.log.find(track.topic, position)
-        if stored is None:
-            self._dispatcher.fetch(track, position)
-            return True
-        if not self._dispatcher.expiry.leave_out(track, stored, [position], now):
+        while True:
+            position = track.last_attempts[0]
+            stored = self._dispatcher.log.find(track.topic, position)
+            if stored is None:
+                self._dispatcher.fetch(track, position)
+                return True
+            if self._dispatcher.expiry.leave_out(track, stored, [position], now):
+                break
             track.last_attempts.pop(0)
-            return False
+            if not track.last_attempts:
+                return False
         process.closed = False  # for the exchange to see that they have room
         for each in candidates:
             each.quota = MAX_ROOM

@@ -7,7 +7,7 @@ instances' own.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Literal
 
 from .exchange import Exchange, Exchanges, key_of
@@ -89,6 +89,12 @@ class Purpose:
         return self.main.state.paused
 
     # Versions
+
+    def forget(self, versions: Iterable[int]) -> None:
+        """Forget what is known of versions besides what was written down."""
+        for version in versions:
+            for known in (self.live, self.silent, self.lease_ns, self.times):
+                known.pop(version, None)
 
     @property
     def line(self) -> list[int]:

@@ -210,6 +210,15 @@ class Registry:
         self.change(track, Change(*track.key, created=Creation(since)))
         return track
 
+    def end_track(self, track: Track) -> None:
+        """Forget a track."""
+        track.retrying.clear()  # so that its timers find nothing to do
+        track.errors.clear()
+        track.delay = None
+        track.last_attempts.clear()
+        self._looking.pop(track, None)
+        self.changes.append(Change(*track.key, retired=True))
+
     def _state(self, purpose: Purpose, statement: Statement, before: Statement | None, join: Join) -> None:
         rollout = self.versions.first_seen(purpose, statement, join) if before is None else None
         if before is not None and not before.agrees_with(statement):
@@ -219,6 +228,8 @@ class Registry:
                 f"own, or join as a new version (version={max(purpose.statements) + 1}), which gets all that comes then"
             )
         self.change(purpose.main, Change(*purpose.key, stated=[statement], rollout=rollout))
+        if before is None:
+            self.versions.forget(purpose, self.topics[purpose.topic].end)
 
     def note_change(self, topic: Topic, purpose: Purpose, now: int) -> None:
         """Note that an instance came, leaves or went, so that another exchange may be at work. From where on events are
@@ -321,13 +332,9 @@ class Registry:
         purpose.shadows.clear()
         purpose.note_change()
         purpose.held = purpose.limiter = None
+        purpose.gone.clear()
         for track in purpose.tracks.values():
-            track.retrying.clear()  # so that its timers find nothing to do
-            track.errors.clear()
-            track.delay = None
-            purpose.gone.clear()
-            track.last_attempts.clear()
-            self.changes.append(Change(*track.key, retired=True))
+            self.end_track(track)
         del self.topics[topic_name].purposes[name]
         self.alone.pop(purpose, None)
         self._purposes -= 1

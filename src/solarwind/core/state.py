@@ -98,6 +98,15 @@ class Creation(msgspec.Struct, frozen=True, array_like=True):
     at: int = 0
 
 
+class Totals(msgspec.Struct, frozen=True, array_like=True):
+    """What tracks counted that are no more."""
+
+    settled: int = 0
+    retried: int = 0
+    expired: int = 0
+    died_at: int = 0
+
+
 class Change(msgspec.Struct, array_like=True):
     """One change of a track. Its fields are applied in their order, and changes in the order in which they happened.
 
@@ -129,6 +138,8 @@ class Change(msgspec.Struct, array_like=True):
     # With a delay, the copies of events before it may have been handed out; -1 where they are again as they come.
     copied_to: int | None = None
     limited_until: int = 0  # of track 0: by the rate the next event may be handed out then, in ns since 1970
+    forgotten: list[int] = msgspec.field(default_factory=list)  # versions that are not known any more
+    ended: Totals | None = None  # of tracks of those versions, which end in the same commit
 
     @property
     def only_settles(self) -> bool:
@@ -217,6 +228,8 @@ class State:
             self.created_at = change.created.at
         for statement in change.stated:
             self.statements[statement.version] = statement
+        for version in change.forgotten:
+            self.statements.pop(version, None)
         if change.rollout is not None:
             self.rollout = change.rollout
         if change.copied_until is not None and self.copied_from is not None:
@@ -258,6 +271,11 @@ class State:
             self.copied_to = change.copied_to if change.copied_to >= 0 else None
         if change.limited_until:
             self.limited_until = change.limited_until
+        if change.ended is not None:
+            self.settled += change.ended.settled
+            self.retried += change.ended.retried
+            self.expired += change.ended.expired
+            self.died_at = max(self.died_at, change.ended.died_at)
 
     def _forget_dead(self, spans: Spans) -> None:
         self.dead_count -= len(self.dead.common(spans))

@@ -382,6 +382,10 @@ class Track:
         near = ahead - state.floor - len(state.done.within(state.floor, ahead)) - backlog.walk.unrecorded
         return near + count + self._share_of(max(stop, ahead), until)
 
+    def is_over(self, end: int) -> bool:
+        """Return whether nothing is left of its events."""
+        return not (self.leases or self.state.dead_count or self.not_done(end) > 0)
+
     def delayed(self, end: int, since: int | None = None) -> int:
         """Return how many events, of those that pend, wait for the purpose's delay: those from `since` on, or else
         those of which that is known."""

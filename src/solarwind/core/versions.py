@@ -16,7 +16,7 @@ from .purpose import Purpose
 from .rollout import Rollout, Split
 from .shadows import copies_in_hand
 from .spans import Spans
-from .state import Change, State, Statement
+from .state import Change, State, Statement, Totals
 from .track import Track
 
 if TYPE_CHECKING:
@@ -202,6 +202,46 @@ class Versions:
         rollout = _rollout(before.splits, wanted, line, shadows, known)
         return rollout if rollout != before else None
 
+    def forget(self, purpose: Purpose, end: int) -> None:
+        """Forget versions where too many are known, those first that joined first: of the ones that have no instance,
+        share or event left, and are not among the last two that may be current. One that joins again is new."""
+        state, registry = purpose.main.state, self._registry
+        excess = len(state.statements) - registry.limits.versions
+        if excess <= 0:
+            return
+        rollout, splits = state.rollout, _needed(purpose, end)
+        splits = splits if splits[-1:] == rollout.splits[-1:] else [*splits, rollout.splits[-1]]  # it holds from now on
+        needed = {purpose.active.version, *purpose.line[-2:], *purpose.gone}
+        needed.update(instance.version for instance in purpose.instances.values())
+        needed.update(version for version, share in rollout.wanted if share)
+        needed.update(version for split in splits for version, _ in split.shares)
+        needed.update(abs(track.number) for track in purpose.tracks.values() if not track.is_over(end))
+        *earlier, _ = state.statements
+        over = [version for version in earlier if version not in needed][:excess]
+        if not over:
+            return
+        tracks = [purpose.tracks.pop(each) for each in (*over, *(-each for each in over)) if each in purpose.tracks]
+        after = _rollout(
+            splits,
+            [each for each in rollout.wanted if each[0] not in over],
+            [each for each in purpose.line if each not in over],
+            [each for each in rollout.shadows if each not in over],
+            state.statements.keys() - over,
+        )
+        ended = Totals(
+            sum([track.state.settled for track in tracks]),
+            sum([track.state.retried for track in tracks]),
+            sum([track.state.expired for track in tracks]),
+            max([track.state.died_at for track in tracks], default=0),
+        )
+        purpose.main.key_missing += sum([track.key_missing for track in tracks])
+        registry.change(purpose.main, Change(*purpose.main.key, rollout=after, forgotten=over, ended=ended))
+        purpose.forget(over)
+        for track in tracks:
+            if purpose.limiter is not None:
+                purpose.limiter.waiting.pop(track, None)
+            registry.end_track(track)
+
     # How events are divided
 
     def note_change(self, topic: Topic, purpose: Purpose, now: int) -> None:
@@ -234,11 +274,7 @@ class Versions:
         for version, _ in shares:
             if version not in purpose.tracks:
                 registry.create_track(purpose, State(topic.name, purpose.name, version), topic.end)
-        splits, stop = [Split(topic.end, shares, purpose.key_of_shares(shares))], topic.end
-        for split in reversed(state.rollout.splits):  # of those that nothing is left of there are none
-            if any(track.state.has_left(split.since, stop) for track in purpose.all_tracks):
-                splits.insert(0, split)
-            stop = split.since
+        splits = [*_needed(purpose, topic.end), Split(topic.end, shares, purpose.key_of_shares(shares))]
         rollout = msgspec.structs.replace(state.rollout, splits=splits)
         registry.change(purpose.main, Change(*purpose.main.key, rollout=rollout))
         for track in purpose.all_tracks:
@@ -284,6 +320,16 @@ def _with_share(purpose: Purpose, version: int, share: float) -> list[tuple[int,
             f"expected a share of 0 to {1 - others:.6g}, which is what is left beside other versions, {got}"
         )
     return sorted([*wanted.items(), (version, share)])
+
+
+def _needed(purpose: Purpose, end: int) -> list[Split]:
+    """Return the splits that something is left of."""
+    needed, stop = list[Split](), end
+    for split in reversed(purpose.main.state.rollout.splits):
+        if any(track.state.has_left(split.since, stop) for track in purpose.all_tracks):
+            needed.insert(0, split)
+        stop = split.since
+    return needed
 
 
 def _shadows(purpose: Purpose, without: int = 0) -> list[int]:

@@ -16,7 +16,7 @@ from ..core.log import Stored
 from ..core.purpose import Purpose
 from ..core.state import Snapshot
 from ..store.delays import Delayed
-from . import sim_notes, sim_shadows
+from . import sim_notes, sim_shadows, sim_versions
 from .sim_due import DueBook, numbers
 from .sim_facts import (
     PENDING_EXCHANGES,
@@ -514,6 +514,7 @@ class Book:
             purpose, facts = topic.purposes[book.name[1]], book.facts
             pending, theirs, dead = book.pending(topic.end), 0, 0
             self._adopt_splits(book, purpose, pending)
+            sim_versions.adopt_forgotten(book, purpose, self.owned(book), self.counts)
             owned = self.owned(book)
             for number, track in purpose.tracks.items():
                 own = bits(track.state.pending(topic.end)) & owned.get(number, 0)

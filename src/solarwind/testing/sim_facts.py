@@ -187,6 +187,7 @@ class PurposeBook:
         self.facts = facts
         self.holders: dict[int, Holder] = {}
         self.leases: dict[int, Held] = {}
+        self.forgot = False  # some of its versions
         self.excused = 0  # in hand when something before it was made pending again
         self.shadows: dict[int, ShadowBook] = {}
         self.gone: dict[int, int] = {}  # a version with a share and without an instance -> until when it keeps it
@@ -343,7 +344,7 @@ class PurposeBook:
 
     @property
     def pure_fanout(self) -> bool:
-        return all(exchange == "fanout" for exchange, _ in self.facts.statements.values())
+        return not self.forgot and all(exchange == "fanout" for exchange, _ in self.facts.statements.values())
 
     @property
     def in_hand(self) -> int:

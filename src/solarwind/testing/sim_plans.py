@@ -84,6 +84,23 @@ def choose_limits(random: Random) -> Limits:
     return Limits(**{name: limit for name, limit in limits.items() if random.random() < 0.25})
 
 
+def with_few_versions(random: Random, limits: Limits) -> Limits:
+    """Return the limits, in some worlds with so few versions that they are forgotten."""
+    return msgspec.structs.replace(limits, versions=random.randint(1, 3)) if random.random() < 0.5 else limits
+
+
+def with_more_versions(random: Random, plans: list[PurposePlan]) -> list[PurposePlan]:
+    """Return the purposes, in some worlds with further versions that state what others of theirs state."""
+    if random.random() < 0.85:
+        return plans
+    found = []
+    for plan in plans:
+        stated, first = list(plan.versions.values()), len(plan.versions) + 1
+        more = {version: random.choice(stated) for version in range(first, first + random.randint(1, 5))}
+        found.append(msgspec.structs.replace(plan, versions={**plan.versions, **more}))
+    return found
+
+
 def make_plans(random: Random) -> list[PurposePlan]:
     """Return the purposes of a world."""
     plans = []

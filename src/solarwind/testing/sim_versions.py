@@ -5,18 +5,42 @@ All of it is tried, whether or not it is allowed, and has to be refused where it
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from ..core.effects import Join
+from ..core.purpose import Purpose
 from ..core.spans import Spans
 from ..errors import BadArgument, ConflictError, NotAllowed, NotFound
-from .sim_facts import PENDING_EXCHANGES, Broken, positions
+from .sim_facts import PENDING_EXCHANGES, Broken, PurposeBook, positions
 from .sim_plans import PurposePlan
 from .sim_store import Name
 
 if TYPE_CHECKING:
     from .sim_world import World
+
+
+def adopt_forgotten(book: PurposeBook, purpose: Purpose, owned: Mapping[int, int], counts: Counter[str]) -> None:
+    """Forget the versions that the dispatcher has forgotten, if they were over."""
+    facts = book.facts
+    gone = [version for version in facts.statements if version not in purpose.statements]
+    if not gone:
+        return
+    needed = {holder.join.version for holder in book.holders.values()} | {book.active[0], *facts.line[-2:]}
+    needed |= {version for version, share in facts.wanted.items() if share} | book.gone.keys()
+    left = {track: its & (facts.dead | ~facts.done) for track, its in owned.items()}
+    needed |= {abs(track) for track, its in left.items() if its}
+    if needed.intersection(gone):
+        raise Broken(f"{book.name}: of the versions {gone}, which are forgotten, some are needed: {needed}")
+    counts["versions forgotten"] += len(gone)
+    book.forgot = True
+    facts.line = [each for each in facts.line if each not in gone]
+    facts.wanted = {each: share for each, share in facts.wanted.items() if each not in gone}
+    facts.shadows = [each for each in facts.shadows if each not in gone]
+    facts.given = {at: version for at, version in facts.given.items() if version not in gone}
+    facts.statements = {version: its for version, its in facts.statements.items() if version not in gone}
+    book.shadows = {version: its for version, its in book.shadows.items() if version not in gone}
 
 
 def may_join(world: World, join: Join, enter: Callable[[], None]) -> bool:

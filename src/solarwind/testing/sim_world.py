@@ -34,11 +34,12 @@ class World:
         self.said: deque[tuple[int, str, tuple[object, ...]]] = deque(maxlen=30)
         self.step = 0
         self.faults = sim_plans.choose_faults(random)
-        self.limits = sim_plans.choose_limits(random)
+        self.limits = sim_plans.with_few_versions(Random(-seed - 12), sim_plans.choose_limits(random))
         self.attempts = random.choice((1, 2, 3, 5))
         self.retry = Retry(self.attempts, wait=random.choice((0.0, 0.5, 5.0)), factor=2.0, ceiling=20.0)
         self.durable = random.random() > 0.15
-        self.plans = sim_plans.with_delays(Random(-seed - 2), sim_plans.make_plans(random))
+        self.plans = sim_plans.with_more_versions(Random(-seed - 13), sim_plans.make_plans(random))
+        self.plans = sim_plans.with_delays(Random(-seed - 2), self.plans)
         self.plans = sim_plans.with_limits(Random(-seed - 7), self.plans)
         self.allergic = random.sample(self.plans, random.randint(1, len(self.plans)))  # their handlers die of poison
         self.processes = random.choice(((HOME,), (HOME, ""), (HOME, "x"), ("x", "y"), (HOME, "", "x", "y")))
