@@ -150,6 +150,7 @@ def handle(text: str) -> None:
 """
 
 
+@pytest.mark.long
 def test_the_command_runs_the_handlers_and_asks_with_the_apps_url(tmp_path: Path) -> None:
     (tmp_path / "shop.py").write_text(SERVICE)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SOLARWIND_")}

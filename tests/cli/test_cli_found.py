@@ -104,6 +104,7 @@ def test_run_says_in_a_sentence_why_it_found_no_app(case: str, said: Callable[..
     assert words in line
 
 
+@pytest.mark.long
 def test_the_processes_of_a_service_find_the_app_too(url: str, start: Start, write: Write) -> None:
     write("main.py", handles("main"))
     done("fire", "t", "1", "--url", url)

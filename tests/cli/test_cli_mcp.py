@@ -82,6 +82,7 @@ async def test_what_is_wrong_is_said_in_the_answer(furnished: str) -> None:
         assert (await ask(client, "topics"))[0], "it goes on"
 
 
+@pytest.mark.long
 @on_loop
 async def test_a_server_is_asked_with_the_rights_of_its_token(serving: Any, tmp_path: Any) -> None:
     server: Serving = serving("--data", str(tmp_path / "wind.db"))

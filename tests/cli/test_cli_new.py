@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from ports import Port
+from sampling import some
 
 from .conftest import Process, call, done, eventually
 
@@ -34,7 +35,7 @@ def made(tmp_path: Path) -> Callable[[str], Path]:
     return make
 
 
-@pytest.mark.parametrize("template", NAMES)
+@pytest.mark.parametrize("template", some(["script"], NAMES))
 def test_a_new_project_passes_its_own_tests(made: Callable[[str], Path], template: str) -> None:
     folder = made(template)
     command = ["manage.py", "test"] if template == "django" else ["-m", "pytest", *QUIET]

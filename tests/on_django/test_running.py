@@ -68,6 +68,7 @@ def up(port: int) -> bool:
         return False
 
 
+@pytest.mark.long
 def test_under_wsgi_it_starts_with_the_first_request_and_stops_with_the_process(project: Project) -> None:
     program = """
 from django.core.handlers.wsgi import WSGIHandler
@@ -193,6 +194,7 @@ def test_the_command_is_that_of_solarwind_with_its_exit_codes(project: Project) 
     assert (nobody.returncode, "Traceback" in nobody.stderr) == (1, False)
 
 
+@pytest.mark.long
 def test_call_command_gives_what_it_prints_and_raises_what_it_refuses(project: Project) -> None:
     program = """
 import io

@@ -133,6 +133,7 @@ with wind_in_memory(clock := WindClock()):
     assert project.python(BEGIN + program).splitlines() == ["past!", "past! late!"]
 
 
+@pytest.mark.long
 def test_what_the_backend_cannot_do_is_refused_and_its_flags_say_so(project: Project) -> None:
     program = """
 backend = task_backends["default"]

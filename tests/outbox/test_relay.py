@@ -411,6 +411,7 @@ async def test_a_relay_that_is_behind_needs_a_person_until_it_is_not(
     await wind.stop()
 
 
+@pytest.mark.long
 @on_loop
 async def test_a_database_out_of_reach_needs_a_person_until_it_is_back(postgres: Postgres) -> None:
     url = postgres.new()
