@@ -107,6 +107,21 @@ def test_the_configuration_is_checked(wind: FlaskSolarWind) -> None:
         wind.init_app(app)
 
 
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"SOLARWIND_URI": "memory://"}, "got SOLARWIND_URI: did you mean 'SOLARWIND_URL'?"),
+        ({"SOLARWIND_LIMITS": 5}, "expected SOLARWIND_URL, SOLARWIND_TOKEN, SOLARWIND_GRACE in the configuration"),
+        ({"SOLARWIND_TOKEN": "sw_secret\n"}, "expected a token"),
+    ],
+)
+def test_a_key_that_there_is_not_is_refused(wind: FlaskSolarWind, config: dict[str, Any], words: str) -> None:
+    with pytest.raises(BadArgument) as caught:
+        make_app(wind, **config)
+    assert words in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
 def test_a_handler_without_an_app_says_what_is_missing(wind: FlaskSolarWind, caplog: pytest.LogCaptureFixture) -> None:
     @wind.on("T", purpose="p")
     def handle(number: int) -> None: ...

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 from .asyncapi import document
+from .calls import explains_calls
 from .declaring import Declaring
 from .engine.base import NOTHING, Engine
 from .engine.running import Running
@@ -25,8 +26,9 @@ from .lifecycle import Life, finish, log_draining
 from .limits import Limits
 from .logs import limited
 from .loops import on_own_loop
+from .names import check_token
 from .operations import Internal
-from .options import check_engine, check_seconds, check_token, check_type
+from .options import check_engine, check_seconds, check_type
 from .outbox.effects import Effects
 from .records import SchemaInfo
 from .schema import read_schema
@@ -46,6 +48,7 @@ log = logging.getLogger("solarwind")
 M = TypeVar("M", bound=Middleware)
 
 
+@explains_calls
 class SolarWind(Life, Registering, Effects, Declaring):
     """Fires events, and handles them for a purpose.
 
@@ -294,6 +297,7 @@ class SolarWind(Life, Registering, Effects, Declaring):
         finally:
             self._starting.set_result(None)
             self._starting = None
+        self._on_ready()
         self._begun.set()
 
     async def _start(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import sys
 import traceback
 from typing import TYPE_CHECKING, Annotated
@@ -23,6 +24,7 @@ MAX_WORKERS = 500
 
 _PYPROJECT = "pyproject.toml"
 _USUAL = "app", "main"
+_MADE = re.compile(r"^(\w+)\b.*=\s*[\w.]*SolarWind\(", re.MULTILINE)
 
 _OURS = os.path.dirname(os.path.dirname(__file__)) + os.sep
 
@@ -85,9 +87,12 @@ def run(
 def _run(wind: SolarWind, until_settled: bool, json: bool, where: str) -> None:
     from ..lifecycle import run_loop, serve
 
-    if os.environ.get(WORKER, "1") == "1":  # one worker logs it for all
-        _say_what_runs(wind, json, where)
-    run_loop(serve(wind, until_settled, started=lambda: tell("READY=1"), final=True))
+    def started() -> None:
+        if os.environ.get(WORKER, "1") == "1":  # one worker logs it for all
+            _say_what_runs(wind, json, where)
+        tell("READY=1")
+
+    run_loop(serve(wind, until_settled, started=started, final=True))
 
 
 def arguments_of(target: str | None, until_settled: bool, grace: float | None, json: bool) -> list[str]:
@@ -120,9 +125,11 @@ def load(target: str) -> SolarWind:
     parts = [*name.split("."), *attribute.split(".")]
     if not colon or name.endswith(".py") or not all(part.isidentifier() for part in parts):
         raise BadArgument(
-            f"expected module:attribute, such as app:wind for `wind = SolarWind()` in app.py, got {target!a}"
+            "expected module:attribute, such as app:wind for `wind = SolarWind()` in app.py, got "
+            f"{target!a}{_with_attribute(target)}"
         )
     module = _import(name)
+    _check_only_defines(module)
     found: object = module
     for part in attribute.split("."):
         if not hasattr(found, part):
@@ -145,6 +152,7 @@ def found_here() -> SolarWind:
         if not os.path.isfile(f"{name}.py"):
             continue
         winds = _winds(module := _import(name))
+        _check_only_defines(module)
         if len({id(wind) for wind in winds.values()}) > 1:
             raise BadArgument(
                 f"expected one SolarWind in {_place(module)}, got {', '.join(winds)}: name the one to run, such as "
@@ -157,6 +165,32 @@ def found_here() -> SolarWind:
         f"{os.getcwd()} has a SolarWind: name it here, in ${variable('app')}, or as app in [tool.solarwind] of "
         f"{_PYPROJECT}"
     )
+
+
+def _with_attribute(target: str) -> str:
+    """Return what was meant by the name of a file, or by a module without the attribute, for the end of a message."""
+    path, _, attribute = target.partition(":")
+    name = path.removesuffix(".py").removeprefix("./").replace("/", ".")
+    if not all(part.isidentifier() for part in name.split(".")):
+        return ""
+    try:
+        with open(f"{name.replace('.', '/')}.py", encoding="utf-8") as file:
+            made = _MADE.search(file.read())
+    except (OSError, UnicodeError):
+        made = None
+    meant = f"{name}:{attribute or (made[1] if made else 'wind')}"
+    return f": did you mean {meant}?" if meant != target else ""
+
+
+def _check_only_defines(module: ModuleType) -> None:
+    """Raise `BadArgument` where the import of a module has run its SolarWind: then each worker and each start anew
+    would do again what the program does."""
+    for name, wind in _winds(module).items():
+        if wind._is_started():
+            raise BadArgument(
+                f"expected {_place(module)} to define handlers when it is imported, got one that runs {name} then: put "
+                'what runs it below `if __name__ == "__main__":`'
+            )
 
 
 def _stated() -> str | None:

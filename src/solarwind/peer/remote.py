@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from ..names import check_token
 from ..text import redact
 from .client import Client
 from .link import WebSocketLink, connect
@@ -18,7 +19,9 @@ class RemoteEngine(Client):
         super().__init__(f"server at {redact(url)}")
         self.url = url
         self._path = path
-        self._token = token if token is not None else os.environ.get("SOLARWIND_TOKEN") or None
+        stated = os.environ.get("SOLARWIND_TOKEN") or None
+        check_token(stated, " in $SOLARWIND_TOKEN")
+        self._token = stated if token is None else token
 
     async def _open(self) -> WebSocketLink:
         return await connect(self.url, self._path, self._token, self._received, self._lost)

@@ -20,6 +20,7 @@ from weakref import WeakSet
 import msgspec
 
 from ..batch import MAX_NUMBERS, MAX_PRODUCERS, make_id
+from ..calls import explained, unknown_option
 from ..columns import check_extensions
 from ..engine.base import Engine
 from ..errors import BadArgument, Busy
@@ -278,6 +279,7 @@ class Firing:
             with self._foreign_lock:
                 buffer.give_up(group, within)
 
+    @explained
     def fire_many(
         self,
         topic: str,
@@ -361,7 +363,7 @@ class Firing:
         and its cause; and whether it counts, which what a shadow's handler fires does not. Raise what `fire`
         raises."""
         if unknown := options.keys() - EventOptions.__annotations__.keys():
-            raise TypeError(f"fire() got an unexpected keyword argument {min(unknown)!r}")
+            raise unknown_option("fire", min(unknown), EventOptions.__annotations__)
         encoded = (payload, BYTES) if type(payload) is bytes else encode(payload)
         self._check_typed(topic, [encoded])
         if not self._around.middlewares:
