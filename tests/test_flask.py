@@ -47,8 +47,10 @@ def name_of_app() -> Iterator[str]:
 
 def test_it_starts_with_the_first_request_and_again_after_it_was_closed(wind: FlaskSolarWind) -> None:
     app = make_app(wind)
-    with pytest.raises(Unavailable):
+    with pytest.raises(Unavailable, match=r"not started: say `wind\.init_app\(app\)`"):
         wind.fire("T")
+    with pytest.raises(Unavailable, match=r"not started: say `wind\.init_app\(app\)`"):
+        wind.wait(wind.settled(1))
     for _ in range(2):
         assert app.test_client().get("/fire").text
         assert app.test_client().get("/fire").text

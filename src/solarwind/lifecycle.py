@@ -375,10 +375,12 @@ class Life:
         Raise `TimeoutError` after `timeout` seconds, and what the coroutine raises.
         """
         seconds, wind = check_work(work, timeout), self._wind
-        if wind._loop is None or wind._state != "running":
+        try:
+            wind._check_running()
+        except Unavailable:
             forget(work)
-            wind._check_process()
-            raise Unavailable(f"expected a SolarWind that runs, got one that is {wind._state}: use `with wind:`")
+            raise
+        assert wind._loop is not None
         return from_thread(work, wind._loop, seconds)
 
     def run(self, *, until_settled: bool = False) -> None:

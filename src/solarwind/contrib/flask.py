@@ -30,6 +30,11 @@ class FlaskSolarWind(BesideRequests):
     It starts with the first request of a process, on a thread of its own, so that a server may fork before, and stops
     at the end of the process. Handlers run in the app's context."""
 
+    _to_start = (
+        "say `wind.init_app(app)`, and it starts with the first request of the app, or the log says why it could not; "
+        "elsewhere use `with wind:`"
+    )
+
     def __init__(
         self,
         app: Flask | None = None,

@@ -64,7 +64,10 @@ class Firing:
     """The part of a `SolarWind` that fires. Events fired on other threads have a buffer of their own, and so have those
     that enter their topic later."""
 
-    _to_start = "use `async with wind:`, or `lifespan=wind.lifespan` in an ASGI app"  # where it does not run
+    _to_start = (  # where it does not run
+        "use `async with wind:`, or without asyncio `with wind:`; in an ASGI app say `lifespan=wind.lifespan`, and in "
+        "its tests `with TestClient(app) as client:`"
+    )
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
