@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import compileall
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -49,6 +50,29 @@ def test_nothing_of_the_template_s_name_is_left(made: Callable[[str], Path], tem
     assert {"README.md", ".gitignore", "pyproject.toml", "requirements.txt"} <= {each.name for each in folder.iterdir()}
     for each in folder.rglob("*"):
         assert not each.is_file() or "project-name" not in each.read_text(), each
+
+
+@pytest.mark.parametrize("template", NAMES)
+def test_it_is_required_from_where_it_was_installed(
+    made: Callable[[str], Path], template: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stated = "null"
+
+    class Installed:
+        def read_text(self, name: str) -> str | None:
+            return None if stated == "null" else stated
+
+    monkeypatch.setattr("importlib.metadata.distribution", lambda name: Installed())
+    folder = made(template)
+    (of_index,) = [line for line in _required(folder) if line.startswith("solarwind[")]
+    stated = '{"url": "file:///srv/solar%20wind", "dir_info": {}}'
+    shutil.rmtree(folder)
+    made(template)
+    assert f"{of_index} @ file:///srv/solar%20wind" in _required(folder)
+
+
+def _required(folder: Path) -> list[str]:
+    return (folder / "requirements.txt").read_text().splitlines()
 
 
 def test_a_new_script_handles_what_it_places(made: Callable[[str], Path]) -> None:
