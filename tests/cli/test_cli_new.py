@@ -91,8 +91,9 @@ def test_dev_finds_the_app_of_a_new_project(made: Callable[[str], Path], start: 
 
 def test_a_new_api_takes_orders_and_handles_them(made: Callable[[str], Path], start: Start) -> None:
     port = Port()
-    start("app:app", "--port", str(port.number), module="uvicorn", cwd=made("fastapi"))
+    process = start("app:app", "--port", str(port.number), module="uvicorn", cwd=made("fastapi"))
     eventually(lambda: _placed(f"http://127.0.0.1:{port.number}/orders/7"), "the app to take an order")
+    process.read_err("mail about order 7")
 
 
 def _placed(address: str) -> bool:
