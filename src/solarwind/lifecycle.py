@@ -9,9 +9,9 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Iterator
 from concurrent.futures import Future
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from datetime import timedelta
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -49,6 +49,31 @@ def leave_stuck(code: int = 0) -> None:
 
 
 atexit.register(leave_stuck)
+
+
+# The module that a command imports for its handlers, which may start nothing then.
+_imported: str | None = None
+
+
+@contextmanager
+def only_defines(module: str) -> Iterator[None]:
+    """Refuse each start of a SolarWind while a command imports a module: each worker and each start anew would do again
+    what follows it."""
+    global _imported
+    before, _imported = _imported, module
+    try:
+        yield
+    finally:
+        _imported = before
+
+
+def check_may_start() -> None:
+    """Raise `Unavailable` while a command imports a module."""
+    if _imported is not None:
+        raise Unavailable(
+            f"expected nothing to start while {_imported!r} is imported for its handlers, got a start of a "
+            'SolarWind: put it below `if __name__ == "__main__":`'
+        )
 
 
 # A loop of its own --------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from .engine.tasks import complete
 from .errors import BadArgument, SolarWindError, Unavailable
 from .event import Event
 from .handlers import Registering
-from .lifecycle import Life, finish, log_draining
+from .lifecycle import Life, check_may_start, finish, log_draining
 from .limits import Limits
 from .logs import limited
 from .loops import on_own_loop
@@ -282,6 +282,7 @@ class SolarWind(Life, Registering, Effects, Declaring):
         handlers, also on another loop. If it fails or is cancelled, nothing is left open."""
         self._check_process()
         self._check_not_running()
+        check_may_start()
         self._state = "starting"
         loop = asyncio.get_running_loop()
         self._starting = loop.create_future()

@@ -78,18 +78,12 @@ def test_the_variable_comes_before_everything_but_the_argument(
     assert "in elsewhere " in said(0, pyproject='[tool.solarwind]\napp = "nothing:wind"\n', **files)
 
 
-ATTEMPTS = """
-from solarwind import SolarWind
-shop = SolarWind("memory://")
-with shop:
-    print(shop.fire("t", 1).wait(60))
-"""
-
 REFUSALS = {
     "one that runs it": (
-        {"app": ATTEMPTS},
-        "expected app.py to define handlers when it is imported, got one",
+        {"app": f"{WIND}wind.run()\n"},
+        "app.py:3: Unavailable: expected nothing to start while",
     ),
+    "one that starts it": ({"app": f"{WIND}with wind: 1\n"}, 'put it below `if __name__ == "__main__":`'),
     "nothing here": ({}, "neither app.py nor main.py in "),
     "no SolarWind": ({"app": "x = 1\n", "main": "y = 1\n"}, "neither app.py nor main.py in "),
     "two": (

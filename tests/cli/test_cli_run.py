@@ -225,6 +225,8 @@ def test_a_target_that_is_not_module_colon_attribute_is_refused(refused: Callabl
         ("first.py:other", "first:other"),
         ("first.py:", "first:shop"),
         ("absent.py", "absent:wind"),
+        ("first.shop", "first:shop"),
+        ("first/shop", "first:shop"),
         ("shop/events.py", "shop.events:wind"),
     ],
 )

@@ -129,7 +129,6 @@ def load(target: str) -> SolarWind:
             f"{target!a}{_with_attribute(target)}"
         )
     module = _import(name)
-    _check_only_defines(module)
     found: object = module
     for part in attribute.split("."):
         if not hasattr(found, part):
@@ -152,7 +151,6 @@ def found_here() -> SolarWind:
         if not os.path.isfile(f"{name}.py"):
             continue
         winds = _winds(module := _import(name))
-        _check_only_defines(module)
         if len({id(wind) for wind in winds.values()}) > 1:
             raise BadArgument(
                 f"expected one SolarWind in {_place(module)}, got {', '.join(winds)}: name the one to run, such as "
@@ -170,27 +168,21 @@ def found_here() -> SolarWind:
 def _with_attribute(target: str) -> str:
     """Return what was meant by the name of a file, or by a module without the attribute, for the end of a message."""
     path, _, attribute = target.partition(":")
-    name = path.removesuffix(".py").removeprefix("./").replace("/", ".")
-    if not all(part.isidentifier() for part in name.split(".")):
+    if not path:
         return ""
+    name = os.path.relpath(path.removesuffix(".py")).replace(".", "/")
+    folder, _, last = name.rpartition("/")
+    if not attribute and not os.path.isfile(f"{name}.py") and os.path.isfile(f"{folder}.py"):
+        name, attribute = folder, last  # app.wind, or app/wind
     try:
-        with open(f"{name.replace('.', '/')}.py", encoding="utf-8") as file:
+        with open(f"{name}.py", encoding="utf-8") as file:
             made = _MADE.search(file.read())
     except (OSError, UnicodeError):
         made = None
-    meant = f"{name}:{attribute or (made[1] if made else 'wind')}"
-    return f": did you mean {meant}?" if meant != target else ""
-
-
-def _check_only_defines(module: ModuleType) -> None:
-    """Raise `BadArgument` where the import of a module has run its SolarWind: then each worker and each start anew
-    would do again what the program does."""
-    for name, wind in _winds(module).items():
-        if wind._is_started():
-            raise BadArgument(
-                f"expected {_place(module)} to define handlers when it is imported, got one that runs {name} then: put "
-                'what runs it below `if __name__ == "__main__":`'
-            )
+    attribute = attribute or (made[1] if made else "wind")
+    if not all(part.isidentifier() for part in [*name.split("/"), *attribute.split(".")]):
+        return ""
+    return f": did you mean {name.replace('/', '.')}:{attribute}?"
 
 
 def _stated() -> str | None:
@@ -220,12 +212,14 @@ def _winds(module: ModuleType) -> dict[str, SolarWind]:
 
 
 def _import(name: str) -> ModuleType:
+    from ..lifecycle import only_defines
 
     folder = os.getcwd()
     if folder not in sys.path:
         sys.path.insert(0, folder)
     try:
-        return importlib.import_module(name)
+        with only_defines(name):
+            return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and f"{name}.".startswith(f"{error.name}."):
             raise BadArgument(f"expected a module {name!r}, found none in {folder} or where Python looks") from None
