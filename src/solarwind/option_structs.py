@@ -25,7 +25,7 @@ class OptionsMeta(msgspec.StructMeta):
         try:
             return super().__call__(*args, **options)
         except TypeError as error:
-            got = ", ".join(ascii(each) for each in args)
+            got = ", ".join(ascii(each) for each in args) or "none"
             raise BadArgument(
                 f"expected options of {cls.__name__} by name, of {', '.join(fields)}, got {got}: {error}"
             ) from None

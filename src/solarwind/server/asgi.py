@@ -93,7 +93,7 @@ class Server:
         except BaseException:
             await self._stop_own()
             raise
-        self.host.running = True
+        self.host.running = self.host.was_started = True
         self._tasks.begin(self._sweep(), "the server's look at who is there and may be")
 
     def leave(self) -> None:
