@@ -570,6 +570,7 @@ def test_an_empty_file_is_no_backup_and_says_that_it_is_empty(tmp_path: Path) ->
         (lambda wind: wind.on("T", topic="T"), ("on(topic)", "one topic, got two")),
         (lambda wind: wind.on("T", retires=3), ("options of on", "did you mean 'retry'?")),
         (lambda wind: wind.on("T", purposse="p"), ("options of on", "did you mean 'purpose'?")),
+        (lambda wind: wind.on("T")(), ("register(function)", "add function")),
         (lambda wind: wind.listen("T"), ("listen(topic, purpose)", "add purpose")),
         (lambda wind: wind.listen("T", "p", "direct"), ("listen(topic, purpose)", "as in exchange=...")),
         (lambda wind: wind.listen("T", "p", exchnge="direct"), ("did you mean 'exchange'?",)),

@@ -9,7 +9,7 @@ from typing import Any, TypeVar, Unpack
 
 import msgspec
 
-from .calls import explains_calls
+from .calls import explained, explains_calls
 from .errors import BadArgument
 from .failure import Retry
 from .names import check_purpose, check_topic, shown
@@ -113,7 +113,7 @@ class Registering:
             self._register([own, *own.of_deaths(on_dead, hearing)])
             return function
 
-        return register
+        return explained(register)
 
     def include(self, group: Handlers, *, prefix: str | None = None) -> None:
         """Register the handlers of a group, those that it has and those that it gets later on. With a `prefix` their
