@@ -616,10 +616,13 @@ def test_what_cannot_be_a_token_is_refused_and_not_shown(make: Callable[[Any], o
     assert "secret" not in str(caught.value)
 
 
-def test_a_token_in_the_environment_is_checked_for_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
+@on_loop
+async def test_a_token_in_the_environment_is_checked_when_a_server_is_to_get_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("SOLARWIND_TOKEN", "sw_secret\n")
     with pytest.raises(BadArgument) as caught:
-        SolarWind("ws://127.0.0.1:1")
+        await SolarWind("ws://127.0.0.1:1").start()
     check_sentence(caught.value, "in $SOLARWIND_TOKEN", "character 10")
 
 

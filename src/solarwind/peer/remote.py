@@ -19,9 +19,13 @@ class RemoteEngine(Client):
         super().__init__(f"server at {redact(url)}")
         self.url = url
         self._path = path
-        stated = os.environ.get("SOLARWIND_TOKEN") or None
-        check_token(stated, " in $SOLARWIND_TOKEN")
-        self._token = stated if token is None else token
+        self._token = token if token is not None else os.environ.get("SOLARWIND_TOKEN") or None
+
+    async def start(self) -> None:
+        """See `Engine`. Raise `BadArgument` for what cannot be a token, which is that of the environment: others are
+        checked where they are given."""
+        check_token(self._token, " in $SOLARWIND_TOKEN")
+        await super().start()
 
     async def _open(self) -> WebSocketLink:
         return await connect(self.url, self._path, self._token, self._received, self._lost)
