@@ -17,6 +17,7 @@ from sources import MODULES, ROOT
 
 # What each part may import of solarwind. A part is a folder, or a module of the top.
 FOUNDATION = {
+    "calls",
     "origin",
     "event",
     "names",
@@ -44,12 +45,13 @@ ARROWS = {
     "names": {"errors"},
     "origin": {"systems"},
     "errors": set(),
-    "depends": {"errors"},
-    "option_structs": {"errors"},
+    "calls": {"errors"},
+    "depends": {"calls", "errors"},
+    "option_structs": {"calls", "errors"},
     "payload": {"errors", "models"},
     "keys": {"errors", "models", "payload"},
     "models": set(),
-    "failure": {"errors", "option_structs"},
+    "failure": {"calls", "errors", "option_structs"},
     "schedule": {"errors", "names"},
     "schema": {"errors", "models", "names", "payload"},
     "rate": {"errors", "names"},
@@ -76,19 +78,19 @@ ARROWS = {
     | {"core", "loops", "options", "engine.base", "engine.clock", "plugins", "records", "service"},
     "outbox": FOUNDATION
     | {"engine.backoff", "engine.base", "engine.tasks", "loops", "operations", "outbox", "service", "urls"},
-    "loops": {"errors"},
-    "shutdown": set(),
+    "loops": {"calls", "errors"},
+    "shutdown": {"errors"},
     "options": {"engine.base", "errors", "failure", "loops", "names", "payload", "schedule"},
     "urls": {"cluster.engine", "engine", "errors", "limits", "names", "peer.remote", "store", "systems", "text"},
     "handlers": FOUNDATION | {"core", "engine.base", "options", "records", "service"},
-    "declaring": {"errors", "logs", "names", "operations", "options", "payload", "service.typed"},
+    "declaring": {"calls", "errors", "logs", "names", "operations", "options", "payload", "service.typed"},
     "operations": {"describing", "engine", "loops", "options", "origin", "records", "sending"},
     "sending": {"engine"},
     "describing": {"engine"},
     "wind": FOUNDATION
     | {"core", "engine", "lifecycle", "loops", "operations", "options", "outbox", "plugins", "records"}
     | {"asyncapi", "declaring", "handlers", "service", "shutdown", "urls"},
-    "lifecycle": {"errors", "loops", "options", "shutdown", "threads", "wind"},  # wind: for annotations only
+    "lifecycle": {"calls", "errors", "loops", "options", "shutdown", "threads", "wind"},  # wind: for annotations only
     "peer": FOUNDATION | {"core", "store.definitions", "wire", "engine", "operations", "plugins", "service", "peer"},
     "server": FOUNDATION
     | {"core", "engine", "operations", "options", "peer", "records", "plugins", "service", "shutdown", "urls"}

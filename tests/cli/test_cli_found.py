@@ -79,6 +79,11 @@ def test_the_variable_comes_before_everything_but_the_argument(
 
 
 REFUSALS = {
+    "one that runs it": (
+        {"app": f"{WIND}wind.run()\n"},
+        "app.py:3: Unavailable: expected nothing to start while",
+    ),
+    "one that starts it": ({"app": f"{WIND}with wind: 1\n"}, 'put it below `if __name__ == "__main__":`'),
     "nothing here": ({}, "neither app.py nor main.py in "),
     "no SolarWind": ({"app": "x = 1\n", "main": "y = 1\n"}, "neither app.py nor main.py in "),
     "two": (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import compileall
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -52,6 +53,29 @@ def test_nothing_of_the_template_s_name_is_left(made: Callable[[str], Path], tem
         assert not each.is_file() or "project-name" not in each.read_text(), each
 
 
+@pytest.mark.parametrize("template", NAMES)
+def test_it_is_required_from_where_it_was_installed(
+    made: Callable[[str], Path], template: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stated = "null"
+
+    class Installed:
+        def read_text(self, name: str) -> str | None:
+            return None if stated == "null" else stated
+
+    monkeypatch.setattr("importlib.metadata.distribution", lambda name: Installed())
+    folder = made(template)
+    (of_index,) = [line for line in _required(folder) if line.startswith("solarwind[")]
+    stated = '{"url": "file:///srv/solar%20wind", "dir_info": {}}'
+    shutil.rmtree(folder)
+    made(template)
+    assert f"{of_index} @ file:///srv/solar%20wind" in _required(folder)
+
+
+def _required(folder: Path) -> list[str]:
+    return (folder / "requirements.txt").read_text().splitlines()
+
+
 def test_a_new_script_handles_what_it_places(made: Callable[[str], Path]) -> None:
     folder = made("script")
     command = [sys.executable, "app.py", "3"]
@@ -68,8 +92,9 @@ def test_dev_finds_the_app_of_a_new_project(made: Callable[[str], Path], start: 
 
 def test_a_new_api_takes_orders_and_handles_them(made: Callable[[str], Path], start: Start) -> None:
     port = Port()
-    start("app:app", "--port", str(port.number), module="uvicorn", cwd=made("fastapi"))
+    process = start("app:app", "--port", str(port.number), module="uvicorn", cwd=made("fastapi"))
     eventually(lambda: _placed(f"http://127.0.0.1:{port.number}/orders/7"), "the app to take an order")
+    process.read_err("mail about order 7")
 
 
 def _placed(address: str) -> bool:

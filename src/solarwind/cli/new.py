@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _PLACEHOLDER = "project-name"
 _NAME = re.compile("[a-z0-9]([a-z0-9_.-]*[a-z0-9])?", re.ASCII | re.IGNORECASE)  # of a Python project
+_REQUIREMENTS = "requirements.txt"
+_REQUIREMENT = re.compile(r"^solarwind\[[a-z,]+\]", re.MULTILINE)
 
 
 class Template(StrEnum):
@@ -65,4 +67,19 @@ def _copy(source: Traversable, folder: Path, name: str) -> None:
             place.mkdir()
             _copy(each, place, name)
         elif each.name.endswith((".py", ".md", ".toml", ".txt")) or place.name == ".gitignore":
-            place.write_text(each.read_text("utf-8").replace(_PLACEHOLDER, name), "utf-8")
+            text = each.read_text("utf-8").replace(_PLACEHOLDER, name)
+            place.write_text(_REQUIREMENT.sub(_from_here, text) if place.name == _REQUIREMENTS else text, "utf-8")
+
+
+def _from_here(requirement: re.Match[str]) -> str:
+    """Return the requirement of this package, from where it was installed if that is a checkout or a file: no index has
+    it then."""
+    import json
+    from importlib.metadata import PackageNotFoundError, distribution
+
+    try:
+        stated = json.loads(distribution("solarwind").read_text("direct_url.json") or "{}")  # PEP 610
+    except PackageNotFoundError:  # only its source is there
+        stated = {}
+    url = stated.get("url", "")
+    return f"{requirement[0]} @ {url}" if url.startswith("file:") else requirement[0]

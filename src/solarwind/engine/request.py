@@ -25,6 +25,7 @@ from typing import (
 
 import msgspec
 
+from ..calls import wrong_call
 from ..errors import BadArgument
 from .answers import AnswerForm, form_of
 from .arguments import MAX_WAIT_S, ArgumentKind, kind_of
@@ -169,16 +170,9 @@ class Operation(Generic[P, R]):
         arguments = dict(zip(self.kinds, args, strict=False)) | kwargs
         known = self.required <= arguments.keys() <= self.kinds.keys()
         if not known or len(arguments) != len(args) + len(kwargs):
-            try:
-                self.__signature__.bind(of, *args, **kwargs)
-            except TypeError as error:
-                raise BadArgument(f"expected {self._call_text()}, got another call: {error}") from None
+            takes = list(self.__signature__.parameters.values())[1:]
+            raise BadArgument(wrong_call(self.name, takes, args, kwargs))
         return self._ask(of, arguments)
-
-    def _call_text(self) -> str:
-        """Return how it is called, such as `replay(topic, purpose, since='beginning')`."""
-        taken = (f"{name}={self.defaults[name]!r}" if name in self.defaults else name for name in self.kinds)
-        return f"{self.name}({', '.join(taken)})"
 
     async def _ask(self, of: Asked, arguments: dict[str, Any]) -> R:
         return await of.ask(self.request(arguments))

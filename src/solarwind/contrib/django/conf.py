@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from typing import Any
 
 import msgspec
 from django.conf import settings
 from django.utils.module_loading import import_string
 
+from ...calls import hint
 from ...errors import SolarWindError
 from ...limits import Limits
 from ...names import shown
@@ -18,7 +18,6 @@ from .databases import database_url
 NAME = "SOLARWIND"
 _EXAMPLE = 'SOLARWIND = {"URL": "ws://127.0.0.1:7400"}'
 _OTHERS = ("django.", "django_tasks.")  # backends that are not ours
-_NEAR = 0.6  # how alike two keys are where one may be meant by the other; 1 is equal
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,10 +45,8 @@ def read() -> Settings:
     problems: list[str] = []
     for key, value in given.items():
         if key not in KEYS:
-            near = get_close_matches(str(key).upper(), KEYS, 1, _NEAR)
             problems.append(
-                f"expected keys of {NAME} among {', '.join(KEYS)}, got {shown(key)}"
-                + (f": did you mean {near[0]!r}?" if near else "")
+                f"expected keys of {NAME} among {', '.join(KEYS)}, got {shown(key)}{hint(str(key).upper(), KEYS)}"
             )
             continue
         try:
