@@ -123,7 +123,7 @@ def sqlite_path(url: str) -> str:
     """Return the file that a sqlite:// URL names. Raise `BadArgument`."""
     url = url.strip()
     parts = urlsplit(url)
-    sound = url[len("sqlite:") :].startswith("///") and not parts.netloc
+    sound = url[len("sqlite:") :].startswith("///") and not parts.netloc and parts.path != "/:memory:"
     if parts.scheme != "sqlite" or not sound or len(parts.path) < 2 or parts.path.endswith("/"):
         raise BadArgument(
             "expected sqlite:///wind.db for a file here, or sqlite:////var/lib/wind.db for a path from the root, "

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from .project import Project
+from .project import MODELS, Project
 
 TASKS = """
 import threading
@@ -49,6 +49,7 @@ TASKS = {"default": {"BACKEND": "solarwind.contrib.django.tasks.SolarWindBackend
                      "OPTIONS": {"retry": {"attempts": 3, "wait": 0.01}}}}
 SOLARWIND = {"URL": "memory://"}
 """
+ALSO = 'INSTALLED_APPS += [] if __import__("django").VERSION >= (6,) else ["django_tasks"]\n'
 BEGIN = """
 from shop import tasks
 try:
@@ -182,7 +183,6 @@ for letter in wind.wait(wind.dead("django.tasks.default", "Run Django tasks")):
 def test_wrong_options_are_checks_and_no_task_of_theirs_is_enqueued(project: Project) -> None:
     usual = (project.folder / "settings.py").read_text()
     wrong = """
-INSTALLED_APPS += [] if __import__("django").VERSION >= (6,) else ["django_tasks"]
 TASKS["default"] |= {"QUEUES": [], "OPTIONS": {"retries": 3, "concurrency": 0, "within": -1, "outbox": "other",
                                                "retry": {"attempt": 3}}}
 """
@@ -197,6 +197,8 @@ TASKS["default"] |= {"QUEUES": [], "OPTIONS": {"retries": 3, "concurrency": 0, "
     ):
         assert sentence in checked.stderr, checked.stderr
     assert checked.stderr.count("(solarwind.E002)") == 6
+    project.write("settings.py", usual + wrong + ALSO)  # whose check asks the backends
+    assert project.manage("check").stderr.count("(solarwind.E002)") == 6
     project.write("settings.py", usual + wrong + 'TASKS["default"] |= {"QUEUES": "mail", "OPTIONS": None}\n')
     checked = project.manage("check")
     assert "expected a dict as TASKS['default']['OPTIONS'], got None" in checked.stderr, checked.stderr
@@ -236,3 +238,35 @@ def test_without_a_backend_of_its_own_nothing_of_tasks_is_imported(tmp_path: Pat
     project = Project(tmp_path)
     found = "import sys\nprint({'django_tasks', 'django.tasks', 'solarwind.contrib.django.tasks'} & set(sys.modules))"
     assert project.python(found) == "set()\n"
+
+
+def test_backends_that_run_a_queue_otherwise_contradict_each_other(project: Project) -> None:
+    settings = (project.folder / "settings.py").read_text()
+    same = """
+TASKS |= {"same": TASKS["default"] | {"QUEUES": ["mail"], "OPTIONS": TASKS["default"]["OPTIONS"] | {"within": 1}},
+          "other": TASKS["default"] | {"QUEUES": ["mail", "own"], "OPTIONS": %s}}
+"""
+    sentence = (
+        "expected retry and concurrency of queue 'mail' in TASKS['other'] as in TASKS['default'], got others: state "
+        "the same, or name another queue"
+    )
+    for options in ({"retry": {"attempts": 2}}, {"retry": {"attempts": 3, "wait": 0.01}, "concurrency": 1}):
+        project.write("settings.py", settings + same % options)
+        checked = project.manage("check")
+        assert f"?: (solarwind.E002) {sentence}\n" in checked.stderr
+        assert checked.stderr.count("solarwind.E002") == 1, checked.stderr
+    said = project.attempt("from shop import tasks\ntasks.mail.using(backend='other')").stderr.splitlines()[-1]
+    assert "InvalidTask" in said
+    assert said.endswith(sentence)
+
+
+def test_a_backend_without_its_app_says_so(project: Project) -> None:
+    settings = (project.folder / "settings.py").read_text()
+    project.write("settings.py", settings + ALSO + 'INSTALLED_APPS.remove("solarwind.contrib.django")\n')
+    project.write(
+        "shop/models.py", MODELS + "import shop.tasks\n"
+    )  # as what enqueues does; it registers Django's check
+    sentence = "expected 'solarwind.contrib.django' in INSTALLED_APPS, which runs the tasks of this backend, got none"
+    assert f"(solarwind.E002) {sentence}" in project.manage("check").stderr
+    said = project.attempt("from shop import tasks\ntasks.mail.enqueue('x')").stderr.splitlines()[-1]
+    assert "with 'solarwind.contrib.django' in INSTALLED_APPS" in said

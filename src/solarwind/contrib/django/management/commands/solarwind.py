@@ -45,6 +45,11 @@ class Command(BaseCommand):
         sys.stderr.flush()
         os.execve(sys.executable, _command(words), environment)
 
+    def print_help(self, prog_name: str, subcommand: str) -> None:
+        """Show the help of the command line of Solar Wind, for `manage.py help solarwind`: Django's own lists options
+        that it does not take."""
+        self.run_from_argv([prog_name, subcommand, "--help"])
+
     def add_arguments(self, parser: CommandParser) -> None:
         """Take all words, for `call_command`."""
         parser.add_argument("words", nargs=argparse.REMAINDER)
