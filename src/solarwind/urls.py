@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import shlex
-import sys
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from .engine.base import Engine
 from .errors import BadArgument
+from .extras import missing_extra
 from .limits import Limits
 from .names import check_path, check_socket_path
 from .systems import check_linux, posix_needed
@@ -74,15 +73,6 @@ def open_engine(
             raise missing_extra("nats", "a nats:// URL") from None
         return NatsEngine(url, limits=limits, serves=serves, makes=makes)
     raise BadArgument(f"expected {EXPECTED}, got {redact(url)!a}")
-
-
-def missing_extra(extra: str, what: str) -> BadArgument:
-    """Return the refusal where a part of the package was not installed."""
-    python = shlex.quote(sys.executable or "python3")  # of this very command: there may be several
-    return BadArgument(
-        f"expected what {what} needs, but it is not installed: run {python} -m pip install '.[{extra}]' in Solar "
-        "Wind's checkout"
-    )
 
 
 def _check_server(url: str) -> None:
