@@ -51,6 +51,9 @@ with override_settings({name}={value}):
     assert run.returncode == 1
     assert "did you mean 'URL'?" in run.stderr
     assert "Traceback" not in run.stderr
+    asked = project.manage("solarwind", "topics")
+    assert (asked.returncode, asked.stdout) == (1, "")
+    assert "did you mean 'URL'?" in asked.stderr
     begun = project.attempt("wind.begin()")
     assert begun.stderr.splitlines()[-1].startswith("solarwind.errors.BadArgument: expected keys of SOLARWIND among")
 

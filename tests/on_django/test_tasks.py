@@ -270,3 +270,20 @@ def test_a_backend_without_its_app_says_so(project: Project) -> None:
     assert f"(solarwind.E002) {sentence}" in project.manage("check").stderr
     said = project.attempt("from shop import tasks\ntasks.mail.enqueue('x')").stderr.splitlines()[-1]
     assert "with 'solarwind.contrib.django' in INSTALLED_APPS" in said
+
+
+def test_a_task_that_was_enqueued_before_anything_ran_tasks_is_run_later(project: Project) -> None:
+    project.write(
+        "settings.py", (project.folder / "settings.py").read_text() + 'SOLARWIND["URL"] = "sqlite:///wind.db"\n'
+    )
+    program = """
+wind.close()
+wind.handles_here = False  # as where requests only fire
+with wind:
+    tasks.write.enqueue("early")
+wind.handles_here = True
+with wind:
+    wind.wait(wind.settled(60))
+print(*Note.objects.values_list("text", flat=True))
+"""
+    assert project.python(BEGIN.replace("wind.begin()", "") + program) == "early!\n"

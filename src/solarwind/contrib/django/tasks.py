@@ -238,7 +238,9 @@ def register() -> None:
             queues |= {queue: backend for queue in backend.queues if queue not in queues}
     for queue, backend in queues.items():
         retry, concurrency = _running(backend)
-        wind.on(topic_of(queue), purpose=PURPOSE, concurrency=concurrency, retry=retry)(_runner(queue, retry.attempts))
+        # From the beginning: what was enqueued before anything ran tasks is to run, too.
+        registering = partial(wind.on, topic_of(queue), purpose=PURPOSE, since="beginning")
+        registering(concurrency=concurrency, retry=retry)(_runner(queue, retry.attempts))
 
 
 def _runner(queue: str, attempts: int) -> Any:

@@ -82,7 +82,10 @@ class Command(BaseCommand):
             "SOLARWIND_APP": "solarwind.contrib.django.entry:wind",
         }
         stated = wind.settings
-        if stated.url is not None:  # it counts before the environment, as it does in the project's processes
+        if stated.problems and command and not command.startswith("-"):  # it would ask another dispatcher
+            raise BadArgument(stated.problems[0])
+        # It counts before the environment, as it does in the project's processes, of which `run` is one.
+        if stated.url is not None and (command not in _OF_AN_APP or "SOLARWIND_URL" in environment):
             environment["SOLARWIND_URL"] = stated.url
         if stated.token is not None:
             environment["SOLARWIND_TOKEN"] = stated.token
