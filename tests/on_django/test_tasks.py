@@ -45,8 +45,9 @@ def mail(text):
 def plain(): ...
 """
 SETTINGS = """
+from datetime import timedelta
 TASKS = {"default": {"BACKEND": "solarwind.contrib.django.tasks.SolarWindBackend", "QUEUES": ["default", "mail"],
-                     "OPTIONS": {"retry": {"attempts": 3, "wait": 0.01}}}}
+                     "OPTIONS": {"retry": {"attempts": 3, "wait": 0.01}, "within": timedelta(seconds=30)}}}
 SOLARWIND = {"URL": "memory://"}
 """
 ALSO = 'INSTALLED_APPS += [] if __import__("django").VERSION >= (6,) else ["django_tasks"]\n'
@@ -204,6 +205,15 @@ TASKS["default"] |= {"QUEUES": [], "OPTIONS": {"retries": 3, "concurrency": 0, "
     assert "expected a dict as TASKS['default']['OPTIONS'], got None" in checked.stderr, checked.stderr
     assert "expected a list of names as TASKS['default']['QUEUES'], got 'mail'" in checked.stderr
     assert "Traceback" not in checked.stderr
+    program = """
+from solarwind.contrib.django.tasks import SolarWindBackend
+for queues in ([1], [[]], [None, "mail"], {"mail": 1}):
+    print(SolarWindBackend("other", {"QUEUES": queues}).problems)
+"""
+    project.write("settings.py", usual)
+    said = project.python(program).splitlines()
+    assert len(said) == 4
+    assert all("expected a list of names as TASKS['other']['QUEUES'], got" in line for line in said), said
     project.write("settings.py", usual + 'TASKS["default"] |= {"QUEUES": ["default", "my mail", "mail"]}\n')
     done = project.attempt("import shop.tasks")
     assert done.returncode == 1

@@ -9,7 +9,7 @@ fires an event, or writes it down. There are no priorities either.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from datetime import UTC, datetime
 from functools import partial
 from traceback import format_exception
@@ -70,7 +70,7 @@ class SolarWindBackend(BaseTaskBackend):
         wrong = []
         if not isinstance(options, dict):
             wrong.append(f"expected a dict as TASKS[{alias!r}]['OPTIONS'], got {shown(options)}")
-        if isinstance(queues, str) or not isinstance(queues, Iterable):
+        if not isinstance(queues, list | tuple | Set) or not all(isinstance(queue, str) for queue in queues):
             wrong.append(f"expected a list of names as TASKS[{alias!r}]['QUEUES'], got {shown(queues)}")
         super().__init__(alias, params | {"OPTIONS": {}, "QUEUES": ["default"]} if wrong else params)
         self.problems = tuple(wrong) or _problems(alias, self.queues, self.options) or _contradictions(self)
@@ -107,7 +107,7 @@ class SolarWindBackend(BaseTaskBackend):
 
     @property
     def _within(self) -> float:
-        return float(self.options.get("within", WITHIN_S))
+        return check_seconds("within", self.options.get("within", WITHIN_S), some=True)
 
     def _ready(self, task: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         self.validate_task(task)
@@ -167,7 +167,7 @@ def _problems(alias: str, queues: set[str], options: Mapping[str, Any]) -> tuple
         if name not in _OPTIONS:
             found.append(f"expected OPTIONS of {where} among {', '.join(_OPTIONS)}, got {shown(name)}")
     tried: list[Callable[[], object]] = [
-        *(partial(check_topic, topic_of(queue)) for queue in sorted(queues, key=str)),
+        *(partial(check_topic, topic_of(queue)) for queue in sorted(queues)),
         lambda: check_count("concurrency", options.get("concurrency", CONCURRENCY)),
         lambda: check_seconds("within", options.get("within", WITHIN_S), some=True),
         lambda: retry_of(options),
