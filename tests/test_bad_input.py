@@ -426,6 +426,7 @@ async def test_times_to_wait_and_functions_of_another_type_are_refused() -> None
         "sqlite:///",
         "sqlite://wind.db",
         "sqlite:///folder/",
+        "sqlite:///:memory:",
         "sqlite:///wind.db?mode=ro",
         "sqlite:///wind.db#x",
         "sqlite3:///wind.db",

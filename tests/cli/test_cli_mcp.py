@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from mcp import Client, StdioServerParameters
 
+from solarwind.extras import install
 from solarwind.operations import OPERATIONS
 from solarwind.testing.contract import on_loop
 
@@ -96,7 +97,7 @@ def test_without_the_package_it_says_how_to_install_it(monkeypatch: pytest.Monke
     monkeypatch.setitem(sys.modules, "mcp.server.stdio", None)
     answer = call("mcp", "--url", url)
     assert answer.code == 1
-    assert "pip install 'solarwind[mcp]'" in answer.err
+    assert f"run {install('mcp')}" in answer.err
 
 
 def test_a_store_that_is_not_there_is_refused(url: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import compileall
 import re
-import shutil
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +15,7 @@ import pytest
 
 from ports import Port
 from sampling import some
+from solarwind.extras import missing_extra, requirement
 
 from .conftest import Process, call, done, eventually
 
@@ -53,27 +54,30 @@ def test_nothing_of_the_template_s_name_is_left(made: Callable[[str], Path], tem
         assert not each.is_file() or "project-name" not in each.read_text(), each
 
 
-@pytest.mark.parametrize("template", NAMES)
-def test_it_is_required_from_where_it_was_installed(
-    made: Callable[[str], Path], template: str, monkeypatch: pytest.MonkeyPatch
+ORIGINS = {
+    "": "solarwind[server]",
+    "no JSON": "solarwind[server]",
+    '{"url": "file:///my%20wind", "dir_info": {}}': "solarwind[server] @ file:///my%20wind",
+    '{"url": "file:///my%20wind", "dir_info": {"editable": true}}': "-e file:///my%20wind[server]",
+    '{"url": "file:///x/solarwind-0.1.0-py3-none-any.whl", "archive_info": {}}': "solarwind[server] @ file:///x/solarwind-"
+    "0.1.0-py3-none-any.whl",
+    '{"url": "https://git.example/w", "vcs_info": {"vcs": "git", "commit_id": "4a"}, "subdirectory": "py"}': "solarwind"
+    "[server] @ git+https://git.example/w@4a#subdirectory=py",
+}
+
+
+@pytest.mark.parametrize("origin", ORIGINS)
+def test_solarwind_is_required_from_where_it_was_installed(
+    made: Callable[[str], Path], origin: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stated = "null"
-
-    class Installed:
-        def read_text(self, name: str) -> str | None:
-            return None if stated == "null" else stated
-
-    monkeypatch.setattr("importlib.metadata.distribution", lambda name: Installed())
-    folder = made(template)
-    (of_index,) = [line for line in _required(folder) if line.startswith("solarwind[")]
-    stated = '{"url": "file:///srv/solar%20wind", "dir_info": {}}'
-    shutil.rmtree(folder)
-    made(template)
-    assert f"{of_index} @ file:///srv/solar%20wind" in _required(folder)
-
-
-def _required(folder: Path) -> list[str]:
-    return (folder / "requirements.txt").read_text().splitlines()
+    installed = tmp_path / "site" / "solarwind-0.1.0.dist-info"
+    installed.mkdir(parents=True)
+    (installed / "METADATA").write_text("Name: solarwind\nVersion: 0.1.0\n")
+    (installed / "direct_url.json").write_text(origin)
+    monkeypatch.syspath_prepend(installed.parent)
+    assert (made("script") / "requirements.txt").read_text() == f"{ORIGINS[origin]}\npytest\n"
+    pip = f"{shlex.quote(sys.executable)} -m pip install "
+    assert str(missing_extra("server", "a server")).endswith(pip + shlex.join(requirement("server")))
 
 
 def test_a_new_script_handles_what_it_places(made: Callable[[str], Path]) -> None:

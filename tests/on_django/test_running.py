@@ -224,3 +224,6 @@ def test_the_command_line_of_solarwind_runs_a_project_that_is_not_set_up(project
     assert nothing.returncode == 1
     assert "Traceback" not in nothing.stderr
     assert "ImproperlyConfigured" in nothing.stderr
+    project.write("shop/events.py", "\nimport nowhere_at_all\n")
+    broken = project.call([PYTHON, "-m", "solarwind", "run", entry])
+    assert broken.stderr.startswith("solarwind: shop/events.py:2: ImproperlyConfigured: expected shop.events, ")

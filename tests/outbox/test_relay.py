@@ -657,7 +657,9 @@ async def test_a_relay_may_be_asked_for_while_it_runs_and_ends_with_it(database:
     assert not [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
 
 
-@pytest.mark.parametrize("url", ["", "mysql://h/d", "postgresql:/x", "sqlite://wind.db", "sqlite:///", None, 7])
+@pytest.mark.parametrize(
+    "url", ["", "mysql://h/d", "postgresql:/x", "sqlite://wind.db", "sqlite:///", "sqlite:///:memory:", None, 7]
+)
 def test_a_url_that_is_no_databases_is_refused(url: Any) -> None:
     for call in (SolarWind("memory://").relay, tables.init, tables.schema, tables.status):
         with pytest.raises(BadArgument, match=r"^expected (the URL of a database|sqlite:///)") as found:

@@ -9,6 +9,7 @@ import typer
 
 from ..engine.request import Operation
 from ..errors import BadArgument, SolarWindError, TooLarge
+from ..extras import missing_extra
 from ..operations import OPERATIONS
 from .operations import argument_type, ask_known, read_argument
 from .options import DEFAULT_URL, UrlOption
@@ -34,8 +35,8 @@ def mcp(url: UrlOption = DEFAULT_URL) -> None:
     """
     try:
         import mcp.server.stdio as stdio
-    except ImportError as error:
-        raise BadArgument(f"expected the package mcp ({error}): pip install 'solarwind[mcp]'") from None
+    except ImportError:
+        raise missing_extra("mcp", "solarwind mcp") from None
     from .log import log_to_stderr
     from .reach import on_signals, operate
     from .stdin import Input

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import BadArgument
+from ..extras import requirement
 from .options import option
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
 _PLACEHOLDER = "project-name"
+_OF_THIS = re.compile(r"^solarwind\[(.+)\]$", re.MULTILINE)  # the requirement of Solar Wind itself
 _NAME = re.compile("[a-z0-9]([a-z0-9_.-]*[a-z0-9])?", re.ASCII | re.IGNORECASE)  # of a Python project
-_REQUIREMENTS = "requirements.txt"
-_REQUIREMENT = re.compile(r"^solarwind\[[a-z,]+\]", re.MULTILINE)
 
 
 class Template(StrEnum):
@@ -68,18 +68,6 @@ def _copy(source: Traversable, folder: Path, name: str) -> None:
             _copy(each, place, name)
         elif each.name.endswith((".py", ".md", ".toml", ".txt")) or place.name == ".gitignore":
             text = each.read_text("utf-8").replace(_PLACEHOLDER, name)
-            place.write_text(_REQUIREMENT.sub(_from_here, text) if place.name == _REQUIREMENTS else text, "utf-8")
-
-
-def _from_here(requirement: re.Match[str]) -> str:
-    """Return the requirement of this package, from where it was installed if that is a checkout or a file: no index has
-    it then."""
-    import json
-    from importlib.metadata import PackageNotFoundError, distribution
-
-    try:
-        stated = json.loads(distribution("solarwind").read_text("direct_url.json") or "{}")  # PEP 610
-    except PackageNotFoundError:  # only its source is there
-        stated = {}
-    url = stated.get("url", "")
-    return f"{requirement[0]} @ {url}" if url.startswith("file:") else requirement[0]
+            if place.name == "requirements.txt":
+                text = _OF_THIS.sub(lambda found: " ".join(requirement(found[1])), text)
+            place.write_text(text, "utf-8")

@@ -238,7 +238,8 @@ def _fault(name: str, error: BaseException) -> BadArgument:
 
 
 def _line_at_fault(error: BaseException) -> str:
-    """Return the last line of the user's own code in the traceback, not one of a library."""
+    """Return the last line of the user's own code in the traceback, or else in that of its cause, not one of a
+    library."""
 
     if isinstance(error, SyntaxError) and error.filename:
         return f"{_short(error.filename)}:{error.lineno}"
@@ -250,6 +251,8 @@ def _line_at_fault(error: BaseException) -> str:
     ]
     here = os.getcwd() + os.sep
     own = [frame for frame in frames if frame.filename.startswith(here) and "site-packages" not in frame.filename]
+    if not own and error.__cause__ is not None:
+        return _line_at_fault(error.__cause__)
     if not own and not frames:
         return "in an unknown line"
     last = (own or frames)[-1]

@@ -22,6 +22,7 @@ from ..batch import Batch
 from ..core.effects import Join, Offer, Report
 from ..errors import BadArgument, BadPayload
 from ..event import Event
+from ..extras import install
 from ..failure import Later, Reject
 from ..logs import limited
 from ..names import shown
@@ -37,7 +38,7 @@ try:
     from opentelemetry.trace import Link, Span, SpanContext, SpanKind, Status, StatusCode, TracerProvider
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 except ImportError as error:
-    raise ImportError(f"{error}: install it with `pip install 'solarwind[otel]'`") from None
+    raise ImportError(f"{error}: run {install('otel')}") from None
 
 SCHEMA_URL = "https://opentelemetry.io/schemas/1.44.0"
 SPANS = ("fire", "send", "process", "settle")

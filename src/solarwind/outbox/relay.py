@@ -20,6 +20,7 @@ from ..engine.backoff import Backoff
 from ..engine.base import Engine
 from ..engine.tasks import Tasks
 from ..errors import BadToken, NotFound, SolarWindError, StoreError, Unavailable
+from ..extras import missing_extra
 from ..limits import Limits
 from ..logs import limited
 from ..names import check_fired
@@ -27,7 +28,6 @@ from ..operations import Internal
 from ..origin import MACHINE, process_name, this_process
 from ..service.group import IdNumbers
 from ..text import plain, redact
-from ..urls import missing_extra
 from .database import dialect_of, fault
 from .rows import OutboxRow
 
