@@ -276,6 +276,8 @@ async def test_the_context_of_a_fire_stays_with_its_event_through_a_delay_a_fan_
         await until(lambda: len(telemetry.named("process T")) == 6)
         await wind.settled(60)
     delayed, written = telemetry.named("fire T")
+    sent = [link for each in telemetry.named("send T") for link in links(each)]
+    assert sorted(sent) == sorted([id_of(delayed), id_of(written)])
     assert said(written)["messaging.message.id"] == id
     for fired in (delayed, written):
         spans = [each for each in telemetry.named("process T") if links(each) == [id_of(fired)]]
@@ -329,15 +331,32 @@ async def test_a_trace_goes_from_one_process_to_another_through_a_server(telemet
 
 
 @on_loop
-async def test_a_stream_that_is_read_has_spans_of_what_it_settles(telemetry: Telemetry) -> None:
-    wind = telemetry.instrument(SolarWind("memory://"))
+async def test_a_stream_that_is_read_has_spans_of_what_it_receives_and_settles(telemetry: Telemetry) -> None:
+    wind, read = telemetry.instrument(SolarWind("memory://")), list[Event]()
     async with wind:
-        async with wind.listen("T", "p") as events:
+        async with wind.listen("T", "p", version=2) as events:
             for number in range(3):
                 await wind.fire("T", number)
             for _ in range(3):
-                await anext(events)
+                read.append(await anext(events))
     assert not telemetry.named("process T")
+    received = telemetry.named("receive T")
+    assert [each.kind for each in received] == [SpanKind.CLIENT] * 3
+    assert [each.parent for each in received] == [None] * 3
+    assert [links(each) for each in received] == [[id_of(each)] for each in telemetry.named("fire T")]
+    assert said(received[0]) == {
+        "messaging.system": "solarwind",
+        "messaging.operation.name": "receive",
+        "messaging.operation.type": "receive",
+        "messaging.destination.name": "T",
+        "messaging.destination.subscription.name": "p",
+        "messaging.client.id": said(received[0])["messaging.client.id"],
+        "messaging.message.id": read[0].id,
+        "messaging.message.conversation_id": read[0].id,
+        "solarwind.purpose.version": 2,
+        "solarwind.attempt": 1,
+    }
+    assert [count for _, count in telemetry.points("messaging.client.consumed.messages")] == [3]
     spans = telemetry.named("settle T")
     assert sum(said(each)["solarwind.settled"] for each in spans) >= 2
     assert {link for each in spans for link in links(each)} <= set(map(id_of, telemetry.named("fire T")))
@@ -398,17 +417,39 @@ async def test_a_span_that_cannot_be_made_does_not_keep_an_event(
 
 @pytest.mark.parametrize(
     ("how", "words"),
-    [({"spans": ("fire", "eat")}, "'eat'"), ({"spans": "fire"}, "some of fire, send, process, settle")],
-    ids=str,
+    [
+        ({"spans": ("fire", "eat")}, "some of fire, send, receive, process, settle, got 'eat'"),
+        ({"spans": "fire"}, "expected spans= to be a list of some of .*, got 'fire'"),
+        ({"spans": None}, "expected spans= to be a list of some of .*, got None"),
+        ({"spans": 5}, "expected spans= to be a list of some of .*, got 5"),
+        ({"spans": [["fire"]]}, r"expected spans= to be a list of some of .*, got \['fire'\]"),
+        ({"spans": {"fire": True}}, "expected spans= to be a list of some of .*, got {'fire': True}"),
+        ({"parent": "yes"}, "expected parent= to be True or False, got 'yes'"),
+        ({"parent": None}, "expected parent= to be True or False, got None"),
+        ({"tracer_provider": "otlp"}, "expected tracer_provider= to be a TracerProvider of .*, got 'otlp'"),
+        ({"tracer_provider": TracerProvider}, "expected tracer_provider= to be a TracerProvider of .*, got <class"),
+        ({"tracer_provider": MeterProvider([])}, "expected tracer_provider= to be a TracerProvider of "),
+        ({"meter_provider": 5}, "expected meter_provider= to be a MeterProvider of .*, got 5"),
+    ],
+    ids=lambda each: f"{each:.40}" if isinstance(each, str) else next(iter(each)),
 )
 def test_what_cannot_be_meant_is_refused(how: dict[str, Any], words: str, telemetry: Telemetry) -> None:
-    with pytest.raises(BadArgument, match=words):
-        telemetry.instrument(SolarWind("memory://"), **how)
+    with pytest.raises(BadArgument, match=words) as refused:
+        instrument(SolarWind("memory://"), **how)
+    assert "\n" not in str(refused.value)
     with pytest.raises(BadArgument, match="expected a SolarWind to instrument"):
         instrument("memory://")  # type: ignore[arg-type]
     wind = telemetry.instrument(SolarWind("memory://"))
     with pytest.raises(BadArgument, match="not instrumented yet"):
         telemetry.instrument(wind)
+
+
+@on_loop
+async def test_spans_may_be_stated_once_only_as_of_a_generator(telemetry: Telemetry) -> None:
+    wind = telemetry.instrument(SolarWind("memory://"), spans=(name for name in ("fire",)))
+    async with wind:
+        await wind.fire("T", 1)
+    assert [each.name for each in telemetry.exporter.get_finished_spans()] == ["fire T"]
 
 
 def test_nothing_of_it_is_imported_where_nobody_asks_for_it() -> None:

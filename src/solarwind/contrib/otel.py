@@ -11,7 +11,7 @@ through a server, a cluster, an outbox, a delay and every retry.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache, wraps
 from importlib.metadata import version
@@ -40,11 +40,11 @@ except ImportError as error:
     raise ImportError(f"{error}: install it with `pip install 'solarwind[otel]'`") from None
 
 SCHEMA_URL = "https://opentelemetry.io/schemas/1.44.0"
-SPANS = ("fire", "send", "process", "settle")
+SPANS = ("fire", "send", "receive", "process", "settle")
 MAX_LINKS = 128  # of a span, which is also what the SDK keeps
 # The boundaries that the conventions recommend for durations, in seconds.
 _SECONDS = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10]
-_TYPES = {"fire": "create", "send": "send", "process": "process", "settle": "settle"}
+_TYPES = {"fire": "create", "send": "send", "receive": "receive", "process": "process", "settle": "settle"}
 _NO_PARENT = Context()
 _W3C = TraceContextTextMapPropagator()
 
@@ -65,18 +65,38 @@ def instrument(
 
     The providers are the global ones if not given. A hand-out begins a trace of its own that has links to the fires of
     its events; with `parent`, one of a single event goes on with the trace of its fire. `spans` are those to make, some
-    of "fire", "send", "process" and "settle"; metrics are made in any case. Raise `BadArgument`, `Unavailable` while
-    `wind` runs."""
+    of "fire", "send", "receive", "process" and "settle"; metrics are made in any case. Raise `BadArgument`,
+    `Unavailable` while `wind` runs."""
     if not isinstance(wind, SolarWind):
         raise BadArgument(f"expected a SolarWind to instrument, got {shown(wind)}")
-    unknown = [each for each in spans if each not in SPANS] if not isinstance(spans, str) else [spans]
-    if unknown:
-        raise BadArgument(f"expected spans=, some of {', '.join(SPANS)}, got {shown(unknown[0])}")
+    for name, provider, kind in (
+        ("tracer_provider", tracer_provider, TracerProvider),
+        ("meter_provider", meter_provider, MeterProvider),
+    ):
+        if provider is not None and not isinstance(provider, kind):
+            raise BadArgument(
+                f"expected {name}= to be a {kind.__name__} of OpenTelemetry, or None for the global one, got "
+                f"{shown(provider)}"
+            )
+    if not isinstance(parent, bool):
+        raise BadArgument(f"expected parent= to be True or False, got {shown(parent)}")
+    wanted = _wanted(spans)
     if wind._around.observer is not None:
         raise BadArgument("expected a SolarWind that is not instrumented yet, got one that is: leave it out")
-    made = _Instrumentation(tracer_provider, meter_provider, parent, frozenset(spans))
+    made = _Instrumentation(tracer_provider, meter_provider, parent, wanted)
     wind.middleware(made.around)
     wind._around.observer = made
+
+
+def _wanted(spans: object) -> frozenset[str]:
+    """Return the names of the spans to make. Raise `BadArgument`."""
+    if isinstance(spans, Iterable) and not isinstance(spans, str | bytes | Mapping):
+        names = tuple(spans)
+        wrong = [each for each in names if each not in SPANS]  # of any type
+        if not wrong:
+            return frozenset(names)
+        spans = wrong[0]
+    raise BadArgument(f"expected spans= to be a list of some of {', '.join(SPANS)}, got {shown(spans)}")
 
 
 def _quietly(function: Callable[P, None]) -> Callable[P, None]:
@@ -168,7 +188,9 @@ class _Instrumentation:
             whose: Attributes = {"context": _context_of(handing.events[0])}
         else:
             whose = {"context": _NO_PARENT, "links": _links((each.id, each.extensions) for each in handing.events)}
-        span = self._begin("process", handing.topic, SpanKind.CONSUMER, common | _of_events(handing), **whose)
+        span = self._begin(
+            "process", handing.topic, SpanKind.CONSUMER, common | _of_events(handing.version, handing.events), **whose
+        )
         began, failed = monotonic(), ""
         try:
             with _current(span) if "process" in self._spans else nullcontext():
@@ -205,6 +227,26 @@ class _Instrumentation:
             self._sent.add(len(batch), said)
 
         accepted.add_done_callback(ended)
+
+    @_quietly
+    def received(self, event: Event, began_ns: int) -> None:
+        """See `Observer`."""
+        common = _of("receive", event.topic) | {"messaging.destination.subscription.name": event.purpose}
+        now = time_ns()
+        if "receive" in self._spans:
+            links = _links(((event.id, event.extensions),))
+            span = self._begin(
+                "receive",
+                event.topic,
+                SpanKind.CLIENT,
+                common | _of_events(event.version, (event,)),
+                context=_NO_PARENT,
+                links=links,
+                start_time=began_ns,
+            )
+            span.end(now)
+        self._took.record(max(0, now - began_ns) / 1e9, common)
+        self._consumed.add(1, common)
 
     @_quietly
     def _reported(
@@ -256,20 +298,20 @@ def _of(name: str, topic: str) -> Attributes:
     }
 
 
-def _of_events(handing: Handing) -> Attributes:
+def _of_events(version: int, events: Sequence[Event]) -> Attributes:
     attributes: Attributes = {
         "messaging.client.id": _client(),
-        "solarwind.purpose.version": handing.version,
-        "solarwind.attempt": handing.attempt,
+        "solarwind.purpose.version": version,
+        "solarwind.attempt": max(each.attempt for each in events),
     }
-    if handing.count == 1:
-        first = handing.events[0]
+    if len(events) == 1:
+        first = events[0]
         attributes["messaging.message.id"] = first.id
         attributes["messaging.message.conversation_id"] = first.root
         if first.shadow:
             attributes["solarwind.shadow"] = True
     else:
-        attributes["messaging.batch.message_count"] = handing.count
+        attributes["messaging.batch.message_count"] = len(events)
     return attributes
 
 
