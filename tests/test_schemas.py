@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import json
 import sqlite3
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypedDict
 
@@ -136,6 +136,23 @@ def test_a_model_of_pydantic_is_described_by_its_aliases_also_within_another_typ
     assert schema(ModelCat)["$ref"] == "#/$defs/ModelCat"
     assert schema(Holds)["$defs"]["Holds"]["properties"]["model"] == {"$ref": "#/$defs/ModelCat"}
     assert schema(Animal)["discriminator"]["propertyName"] == "kind"
+
+
+def test_models_and_other_types_of_one_name_within_a_type_stay_apart() -> None:
+    def model(name: str, **fields: Any) -> Any:
+        return pydantic.create_model(name, **{each: (type_, ...) for each, type_ in fields.items()})
+
+    shared = model("Shared", q=int)
+    first, second = model("Same", x=int, of=shared), model("Same", y=str, of=shared)
+    struct = msgspec.defstruct("Same", [("z", bool)])
+    for fields in ([("a", first), ("b", second)], [("a", first), ("b", struct)], [("a", list[first]), ("b", second)]):
+        found = schema(make_dataclass("Holder", fields))
+        properties = found["$defs"]["Holder"]["properties"]
+        read = [properties["a"].get("items", properties["a"]), properties["b"]]
+        names = [each["$ref"].removeprefix("#/$defs/") for each in read]
+        other = "z" if fields[1][1] is struct else "y"
+        assert [next(iter(found["$defs"][name]["properties"])) for name in names] == ["x", other]
+        assert len([name for name in found["$defs"] if name.endswith("Shared")]) == 1
 
 
 def test_a_schema_that_is_too_large_is_left_out() -> None:

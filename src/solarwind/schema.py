@@ -110,19 +110,24 @@ def _document(type_: Any) -> Schema:
         return {"anyOf": [made, _BYTES], "$defs": defs} if made else {}
     if models.reader_of(type_) is not None:
         return _named(models.json_schema(type_))
-    within: Schema = {}  # what the models in it refer to
+    within: dict[type, Schema] = {}  # the models in it
 
     def of_model(found: type) -> Schema:
         if not models.is_model(found):
             raise NotImplementedError(found)
-        schema = _named(models.json_schema(found))
-        within.update(schema.pop("$defs", {}))
-        return schema
+        return within.setdefault(found, {"type": "object"})
 
     made = msgspec.json.schema(type_, schema_hook=of_model)
-    if within:
-        made["$defs"] = {**within, **made.get("$defs", {})}
-    return made
+    if not within:
+        return made
+    own, prefix = made.get("$defs", {}), ""
+    described, defs = models.json_schemas(within, f"{_REF}{{model}}")
+    if own.keys() & defs.keys():  # another type has the name of a model
+        prefix = "pydantic."
+        described, defs = models.json_schemas(within, f"{_REF}{prefix}{{model}}")
+    within.update(described)
+    made = msgspec.json.schema(type_, schema_hook=of_model)
+    return {**made, "$defs": {f"{prefix}{name}": each for name, each in defs.items()} | made.get("$defs", {})}
 
 
 def _named(schema: Schema) -> Schema:
