@@ -51,7 +51,7 @@ ARROWS = {
     "models": set(),
     "failure": {"errors", "option_structs"},
     "schedule": {"errors", "names"},
-    "schema": {"errors", "models", "names", "payload"},
+    "schema": {"errors", "models", "names", "payload", "text"},
     "rate": {"errors", "names"},
     "shares": {"errors", "names", "option_structs"},
     "limits": {"errors", "option_structs"},

@@ -203,6 +203,68 @@ def test_why_what_comes_cannot_be_read_is_said_with_its_place(written: Any, read
         assert each.startswith(expected)
 
 
+TEXT, OBJECT = {"type": "string"}, {"type": "object"}
+NAMED = OBJECT | {"properties": {"name": TEXT}, "required": ["name"]}
+NUMBERED = OBJECT | {"properties": {"number": {"type": "integer"}}, "required": ["number"]}
+WHOLE = {"type": "integer"}
+
+
+def items(*first: dict[str, Any], rest: Any = False) -> dict[str, Any]:
+    return {"type": "array", "prefixItems": list(first), "items": rest}
+
+
+@pytest.mark.parametrize(
+    ("written", "read", "fault"),
+    [
+        (WHOLE | {"minimum": 1}, WHOLE | {"exclusiveMinimum": 0}, ""),
+        (WHOLE | {"exclusiveMinimum": 0}, WHOLE | {"minimum": 1}, ""),
+        ({"type": "number", "exclusiveMinimum": 0}, {"type": "number", "minimum": 0}, ""),
+        ({"type": "number", "minimum": 0}, {"type": "number", "exclusiveMinimum": 0}, "exclusiveMinimum 0 is expected"),
+        (WHOLE | {"maximum": 9}, WHOLE | {"exclusiveMaximum": 10}, ""),
+        (WHOLE | {"maximum": 9}, WHOLE | {"exclusiveMaximum": 9}, "exclusiveMaximum 9 is expected at $, and maximum 9"),
+        (WHOLE | {"exclusiveMaximum": 11}, WHOLE | {"maximum": 9}, "maximum 9 is expected at $, and exclusiveMaximum"),
+        (WHOLE, WHOLE | {"exclusiveMaximum": 9}, "exclusiveMaximum 9 is expected at $, and none is stated"),
+        (TEXT, TEXT | {"format": "date-time"}, "format 'date-time' is expected at $, and none is stated"),
+        (TEXT, TEXT | {"pattern": "^a"}, "pattern '^a' is expected at $, and none is stated"),
+        (TEXT, TEXT | {"format": "password"}, ""),
+        (TEXT | {"format": "uuid4"}, TEXT | {"format": "uuid"}, ""),
+        (TEXT | {"format": "date"}, TEXT | {"format": "date-time"}, "format 'date-time' is expected at $, and 'date'"),
+        ({"allOf": [NAMED, NUMBERED]}, NUMBERED, ""),
+        ({"allOf": [NAMED]} | NUMBERED, NAMED, ""),
+        ({"allOf": [{"$ref": "#/$defs/N"}], "$defs": {"N": NAMED}, "properties": {}}, NAMED, ""),
+        (NAMED, {"allOf": [NAMED, NUMBERED]}, "field $.number is required, and does not come"),
+        (NAMED, OBJECT | {"additionalProperties": False, "patternProperties": {"^n": TEXT}}, ""),
+        (OBJECT | {"properties": {}, "patternProperties": {"^n": TEXT}}, NAMED, ""),
+        (NAMED, OBJECT | {"properties": {"name": False}}, "nothing is expected at $.name, and something comes"),
+        (OBJECT | {"properties": {"name": False}}, NAMED | {"required": []}, ""),
+        (items(WHOLE, TEXT), {"type": "array", "items": WHOLE}, "integer is expected at $[1], and string comes"),
+        ({"type": "array", "items": WHOLE}, items(WHOLE, TEXT), "string is expected at $[1], and integer comes"),
+        (items(WHOLE, TEXT), items(WHOLE, TEXT), ""),
+        (items(WHOLE), items(WHOLE, TEXT, rest=TEXT), ""),
+        ({"not": TEXT}, WHOLE, ""),
+        (True, WHOLE, ""),
+        (
+            OBJECT | {"properties": {"a\nb\x1b[0m": TEXT}},
+            OBJECT | {"additionalProperties": False},
+            "field $.a\\nb\\x1b[0m",
+        ),
+        (WHOLE | {"minimum": 10**400}, WHOLE | {"minimum": 1.5}, ""),
+    ],
+    ids=lambda each: json.dumps(each)[:60],
+)
+def test_bounds_formats_parts_and_patterns_are_compared_by_what_they_mean(written: Any, read: Any, fault: str) -> None:
+    found = unreadable(
+        {"properties": {"at": written}, "type": "object", **_defs(written)},
+        {"properties": {"at": read}, "type": "object"},
+    )
+    assert len(found) == bool(fault), found
+    assert "".join(found).replace("$.at", "$").startswith(fault)
+
+
+def _defs(written: Any) -> dict[str, Any]:
+    return {"$defs": written["$defs"]} if isinstance(written, dict) and "$defs" in written else {}
+
+
 @pytest.mark.parametrize(
     ("written", "read"),
     [
