@@ -15,10 +15,11 @@ import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.trace import SpanKind
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON, Sampler
+from opentelemetry.trace import SpanKind, TraceState
 
 from server.serving import Serving
 from solarwind import BadArgument, Event, Later, Reject, Retry, SolarWind, Unavailable
@@ -393,26 +394,107 @@ async def test_a_context_that_somebody_states_is_kept_and_one_that_is_none_break
     assert links(second) == []
 
 
+class Unwilling(SpanProcessor, Sampler):
+    """A part of an SDK that raises at one of the things that it is asked for."""
+
+    def __init__(self, at: str) -> None:
+        self.at = at
+
+    def _raise_at(self, at: str) -> None:
+        if at == self.at:
+            raise RuntimeError(f"no {at}")
+
+    def on_start(self, *given: Any, **how: Any) -> None:
+        self._raise_at("start")
+
+    def on_end(self, *given: Any) -> None:
+        self._raise_at("end")
+
+    def should_sample(self, *given: Any, **how: Any) -> Any:
+        self._raise_at("sampling")
+        return ALWAYS_ON.should_sample(*given, **how)
+
+    def get_description(self) -> str:
+        return self.at
+
+
+@pytest.mark.parametrize("at", ["start", "end", "sampling"])
 @on_loop
-async def test_a_span_that_cannot_be_made_does_not_keep_an_event(
-    telemetry: Telemetry, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    wind, seen = telemetry.instrument(SolarWind("memory://"), spans=("send", "settle")), list[int]()
+async def test_a_span_that_cannot_be_made_does_not_keep_an_event(at: str, caplog: pytest.LogCaptureFixture) -> None:
+    provider, seen = TracerProvider(sampler=Unwilling(at)), list[Any]()
+    provider.add_span_processor(Unwilling(at))
+    wind = SolarWind("memory://")
+    instrument(wind, tracer_provider=provider)
 
     @wind.on("T", purpose="p")
     async def handle(number: int) -> None:
         seen.append(number)
 
-    def broken(*given: Any, **how: Any) -> None:
-        raise RuntimeError("no span")
+    @wind.on("T", purpose="q")
+    async def handle_all(numbers: list[int]) -> None:
+        seen.append(numbers)
 
-    monkeypatch.setattr(type(wind._around.observer._tracer), "start_span", broken)  # type: ignore[union-attr]
     with caplog.at_level(logging.ERROR):
-        async with wind:
+        async with wind, wind.listen("T", "r", exchange="fanout") as events:
             await wind.fire("T", 1)
+            seen.append((await anext(events)).payload)
+            events.settle()
             await wind.settled(60)
-    assert seen == [1]
-    assert "a span could not be made: no span" in caplog.text
+    assert sorted(map(str, seen)) == ["1", "1", "[1]"]
+    assert f"a span could not be made: no {at}" in caplog.text
+
+
+@on_loop
+async def test_an_error_that_cannot_be_shown_is_the_error_of_its_span(telemetry: Telemetry) -> None:
+    wind = telemetry.instrument(SolarWind("memory://"))
+
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("no text")
+
+    @wind.on("T", purpose="p", retry=Retry(attempts=1))
+    async def handle(number: int) -> None:
+        raise Mute
+
+    async with wind:
+        await wind.fire("T", 1)
+        await wind.settled(60)
+    (process,) = telemetry.named("process T")
+    assert said(process)["error.type"].endswith("Mute")
+    assert not process.status.is_ok
+
+
+@on_loop
+async def test_a_context_for_which_an_event_has_no_room_is_left_out(telemetry: Telemetry) -> None:
+    wind, seen = telemetry.instrument(SolarWind("memory://")), dict[str, dict[str, str]]()
+    short, long = TraceState([("a", "b")]), TraceState([(f"k{number}", "v" * 250) for number in range(32)])
+
+    @wind.on("T", purpose="p")
+    async def handle(name: str, event: Event) -> None:
+        seen[name] = event.extensions
+
+    async with wind:
+        for name, state, extensions in (
+            ("both", short, {}),
+            ("a long state", long, {}),
+            ("a long state and one", long, {"one": "1"}),
+            ("no room for a state", short, {f"x{number}": "" for number in range(63)}),
+            ("no room", short, {f"x{number}": "" for number in range(64)}),
+            ("no bytes", short, {"x": "v" * 8_150}),
+        ):
+            context = trace.SpanContext(1, 2, True, trace.TraceFlags(1), state)
+            with trace.use_span(trace.NonRecordingSpan(context)):
+                await wind.fire("T", name, extensions=extensions)
+        await wind.settled(60)
+    carried = {name: [each for each in ("traceparent", "tracestate") if each in seen[name]] for name in seen}
+    assert carried == {
+        "both": ["traceparent", "tracestate"],
+        "a long state": ["traceparent"],
+        "a long state and one": ["traceparent"],
+        "no room for a state": ["traceparent"],
+        "no room": [],
+        "no bytes": [],
+    }
 
 
 @pytest.mark.parametrize(
