@@ -255,5 +255,14 @@ def test_the_command_prints_and_writes_the_document_of_an_app_without_running_it
     assert diagnostics(printed.stdout.encode(), folder=tmp_path) == ""
     both = docs("app:wind", "--url", "memory://")
     assert (both.returncode, "both" in both.stderr) == (2, True)
-    missing = docs("nothing:here")
-    assert (missing.returncode, len(missing.stderr.splitlines())) == (1, 1)
+    for words, says in (
+        (("nothing:here",), "expected a module 'nothing'"),
+        (("app:wind", "--title", ""), "expected title of an AsyncAPI document"),
+        (
+            ("app:wind", "--output", "none/made.json"),
+            "expected --output to be a file that can be written, got none/made",
+        ),
+    ):
+        refused = docs(*words)
+        assert (refused.returncode, len(refused.stderr.splitlines())) == (1, 1)
+        assert says in refused.stderr
