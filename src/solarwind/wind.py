@@ -413,7 +413,7 @@ class SolarWind(Life, Registering, Effects, Declaring):
 
     def _begin_relay(self, relay: Relay) -> None:
         if self._loop is not None and self._state == "running":
-            self._on_loop(lambda: self._spawn(relay.start(self._engine, self._limits)))
+            self._on_loop(lambda: self._spawn(relay.start(self._engine, self._limits, self._around.observer)))
 
     def _handled_now(self) -> Event | None:
         """Return the event whose handler calls this, unless the handler has returned."""

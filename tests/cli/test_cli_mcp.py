@@ -69,8 +69,12 @@ def test_answers_are_what_the_commands_print_as_json(furnished: str) -> None:
 async def test_what_is_wrong_is_said_in_the_answer(furnished: str) -> None:
     async with assistant(furnished) as client:
         for tool, arguments, says in (
-            ("nothing", {}, "expected one of the tools "),
-            ("dead", {"topic": "video.uploaded"}, "missing required field `purpose`"),
+            ("n" * 5_000, {}, "expected one of the tools "),
+            (
+                "dead",
+                {"topic": "video.uploaded"},
+                "as the schema of dead has them: Object missing required",
+            ),
             ("purposes", {"topic": "none"}, "which does not exist"),
             ("purposes", {"colour": "red"}, "unknown field `colour`"),
             ("events", {"topic": "video.uploaded", "since": "soon"}, "expected"),
@@ -80,6 +84,8 @@ async def test_what_is_wrong_is_said_in_the_answer(furnished: str) -> None:
             good, text = await ask(client, tool, **arguments)
             assert not good, (tool, arguments)
             assert says in text
+            assert text.startswith("expected ")
+            assert len(text) < 600
         assert (await ask(client, "topics"))[0], "it goes on"
 
 

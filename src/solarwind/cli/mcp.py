@@ -10,6 +10,7 @@ import typer
 from ..engine.request import Operation
 from ..errors import BadArgument, SolarWindError, TooLarge
 from ..extras import missing_extra
+from ..names import shown
 from ..operations import OPERATIONS
 from .operations import argument_type, ask_known, read_argument
 from .options import DEFAULT_URL, UrlOption
@@ -88,11 +89,14 @@ class Tool:
         )
 
     async def ask(self, wind: SolarWind, arguments: dict[str, Any]) -> str:
-        """Return the answer as JSON. Raise `SolarWindError`, `msgspec.ValidationError` and `typer.BadParameter`."""
+        """Return the answer as JSON. Raise `SolarWindError` and `typer.BadParameter`."""
         from .answers import document
 
         assert self.operation.cli is not None
-        given = msgspec.structs.asdict(msgspec.convert(arguments, self._type))
+        try:
+            given = msgspec.structs.asdict(msgspec.convert(arguments, self._type))
+        except msgspec.ValidationError as error:
+            raise BadArgument(f"expected arguments as the schema of {self.operation.name} has them: {error}") from None
         read = {name: read_argument(self.operation, kind, name, given) for name, kind in self._kinds.items()}
         request = self.operation.request(read)
         answer = await ask_known(wind, request)
@@ -120,9 +124,9 @@ def server_of(wind: SolarWind) -> Server[Any]:
         failed = False
         try:
             if params.name not in tools:
-                raise BadArgument(f"expected one of the tools {', '.join(tools)}, got {params.name!a}")
+                raise BadArgument(f"expected one of the tools {', '.join(tools)}, got {shown(params.name)}")
             text = await tools[params.name].ask(wind, params.arguments or {})
-        except (SolarWindError, msgspec.ValidationError, typer.BadParameter) as error:
+        except (SolarWindError, typer.BadParameter) as error:
             failed, text = True, str(error)
         return types.CallToolResult(content=[types.TextContent(type="text", text=text)], is_error=failed)
 

@@ -97,6 +97,7 @@ class Operation(Generic[P, R]):
         merge: Callable[[Sequence[tuple[R, Owns]]], R] | None = None,
         repeat: Literal["never", "question", "always"] = "never",
         makes: bool = False,
+        restated: bool = False,
         check: Callable[[dict[str, Any]], None] | None = None,
         http: Http | None = None,
         cli: Cli | None = None,
@@ -113,11 +114,13 @@ class Operation(Generic[P, R]):
           answers `merge` makes one of; or the "engine" of the process does it by itself
         - `repeat`: whether it may be asked again when no answer came: "never"; a "question" changes nothing, and may
           be asked of the next owner; "always" waits for an answer, however long the dispatcher is out of reach
+        - `restated`: a client asks it again when the dispatcher is back, which may have forgotten it: the last of each
+          topic
         - `check`: of several arguments together
         """
         self.function, self.to, self.merge = function, to, merge
         self.right = right or ("watch" if repeat == "question" else "admin")
-        self.repeat, self.makes, self._check = repeat, makes, check
+        self.repeat, self.makes, self.restated, self._check = repeat, makes, restated, check
         self.http, self.cli = http, cli
         self.name = function.__name__
         self.audited = self.right == "admin"  # it is noted who did it

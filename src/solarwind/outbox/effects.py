@@ -183,7 +183,7 @@ class Effects(Firing):
 
     async def _start_relays(self, engine: Engine) -> None:
         for relay in self._relays.values():
-            await relay.start(engine, self._limits)
+            await relay.start(engine, self._limits, self._around.observer)
 
     async def _stop_relays(self) -> None:
         for relay in self._relays.values():
