@@ -57,10 +57,49 @@ def shop() -> SolarWind:
     return wind
 
 
+ODD: list[dict[str, Any]] = [
+    {"$ref": "#/$defs/A", "$defs": {"A": {"$ref": "#/$defs/A"}}},
+    {"$ref": "#"},
+    {"$ref": 7, "$defs": 5, "properties": []},
+    {"$ref": "#/$defs/gone", "description": "of what is not there"},
+    {"$ref": "https://schemas.example/video.json"},
+    {"$ref": "#/$defs/A", "$defs": {"A": False}},
+    {"$ref": "#/$defs/A", "$defs": {"A": {"allOf": [{"$ref": "#/$defs/A"}]}}},
+    {
+        "type": "widget",
+        "enum": [],
+        "required": "a",
+        "minLength": -1,
+        "minimum": "low",
+        "allOf": [],
+        "not": 5,
+        "title": 5,
+    },
+    {"type": ["string", "string"], "enum": [1, 1], "required": ["a", "a"], "multipleOf": 0, "format": 5, "items": 5},
+    {"uniqueItems": "yes", "examples": {}, "discriminator": 5, "dependencies": {"a": 5}, "maxItems": 1.5},
+    {"externalDocs": 5, "$schema": "https://json-schema.org/draft/2020-12/schema", "$id": "https://schemas.example/"},
+    {
+        "default": {"$ref": "#/gone"},
+        "const": {"$ref": 7},
+        "examples": [{"a": [{"$ref": "#/gone"}]}],
+        "x-a": {"$ref": "/"},
+    },
+    {"properties": {"$ref": {"type": "string"}, "__proto__": {"type": "string"}, "enum": {"type": "string"}}},
+    {
+        "unevaluatedProperties": {"$ref": "#/$defs/gone"},
+        "dependentSchemas": {"a": {}},
+        "dependentRequired": {"b": ["a"]},
+    },
+]
+
+
 @needs_parser
-def test_the_document_of_an_app_has_no_diagnostic(tmp_path: Path) -> None:
+def test_the_document_of_an_app_has_no_diagnostic_nor_has_one_with_schemas_that_are_none(tmp_path: Path) -> None:
     made = shop().asyncapi(title="Shop", version="1.0.0")
-    assert diagnostics(made, SolarWind("memory://").asyncapi(), folder=tmp_path) == ""
+    infos = [SchemaInfo("T", f"p{number}", 1, "direct", schema=each) for number, each in enumerate(ODD)]
+    odd = document(infos, title="T", version="1")
+    assert len(odd["operations"]) == len(ODD)
+    assert diagnostics(made, SolarWind("memory://").asyncapi(), odd, folder=tmp_path) == ""
 
 
 @needs_parser
@@ -121,17 +160,80 @@ async def test_a_server_has_the_document_of_all_that_it_knows(tmp_path: Path) ->
     assert [each["version"] for each in listed["schemas"]] == [0, 2, 1]
 
 
-@needs_parser
-def test_a_schema_that_is_none_does_not_keep_the_document_from_the_others(tmp_path: Path) -> None:
-    odd: list[dict[str, Any]] = [
-        {"$ref": "#/$defs/A", "$defs": {"A": {"$ref": "#/$defs/A"}}},
-        {"$ref": 7},
-        {"$defs": 5, "properties": []},
-        {"$ref": "#/$defs/gone"},
+def test_references_lead_where_they_led_and_what_is_data_stays_as_it_is(tmp_path: Path) -> None:
+    schema = {
+        "title": "Tree",
+        "properties": {
+            "children": {"items": {"$ref": "#"}},
+            "either": {"$ref": "#/$defs/a~1b~0c", "description": "beside"},
+            "inner": {"$ref": "#/$defs/Outer/$defs/Inner"},
+            "spaced": {"$ref": "#/$defs/two%20words"},
+            "like": {"$ref": "#/properties/data"},
+            "data": {"enum": ["#/$defs/Outer", {"prefixItems": [1]}], "default": {"items": 5, "not": "a schema"}},
+            "default": {"type": "integer"},
+        },
+        "$defs": {
+            "a/b~c": {"type": "string"},
+            "two words": {"type": "null"},
+            "Outer": {"type": "object", "$defs": {"Inner": {"type": "boolean"}}},
+        },
+    }
+    made = document([SchemaInfo("T", schema=schema)], title="T", version="1")
+
+    def found(each: dict[str, Any]) -> dict[str, Any]:
+        at: dict[str, Any] = made
+        for step in each["$ref"].removeprefix("#/").split("/"):
+            at = at[step]
+        return at
+
+    payload = made["components"]["messages"]["Tree"]["payload"]
+    fields = payload["properties"]
+    assert found(fields["children"]["items"]) == payload
+    assert fields["either"] == {"description": "beside", "allOf": [{"$ref": "#/components/schemas/a-b-c"}]}
+    assert found(fields["either"]["allOf"][0]) == {"type": "string"}
+    assert found(fields["inner"]) == {"type": "boolean"}
+    assert found(fields["spaced"]) == {"type": "null"}
+    assert found(fields["like"]) == fields["data"] == schema["properties"]["data"]  # type: ignore[index]
+    assert fields["default"] == {"type": "integer"}
+    assert sorted(made["components"]["schemas"]) == ["Inner", "Tree", "a-b-c", "data", "two-words"]
+
+
+def test_names_that_are_one_word_stay_apart_whatever_their_order() -> None:
+    def reads(*names: str, of: str = "string") -> dict[str, Any]:
+        members = [{"$ref": f"#/$defs/{name}"} for name in names]
+        return {"anyOf": members, "$defs": {name: {"type": of, "title": name} for name in names}}
+
+    def named(*schemas: dict[str, Any]) -> list[list[str]]:
+        infos = [SchemaInfo("T", f"p{number}", 1, "direct", schema=each) for number, each in enumerate(schemas)]
+        made = document(infos, title="T", version="1")
+        there = made["components"]["schemas"]
+        read = [made["components"]["messages"][name]["payload"]["anyOf"] for name in made["components"]["messages"]]
+        return [[there[each["$ref"].rpartition("/")[2]]["title"] for each in members] for members in read]
+
+    first, second = reads("K\u00f6ln", "K\u00faln", "K-ln"), reads("K\u00faln", "K\u00f6ln", "K-ln-2")
+    assert named(first, second) == [["K\u00f6ln", "K\u00faln", "K-ln"], ["K\u00faln", "K\u00f6ln", "K-ln-2"]]
+    alike = [reads("Video", of=kind) for kind in ("string", "integer", "string")]
+    assert (
+        len(
+            document([SchemaInfo(f"T{n}", schema=each) for n, each in enumerate(alike)], title="T", version="1")[
+                "components"
+            ]["schemas"]
+        )
+        == 2
+    )
+
+
+def test_a_document_of_many_types_with_one_name_is_made_in_one_pass() -> None:
+    """With a comparison of each with each it would take minutes."""
+    chain = {f"A{at}": {"$ref": f"#/$defs/A{at + 1}"} for at in range(1_500)}
+    schemas = [
+        *({"$ref": "#/$defs/A", "$defs": {"A": {"const": number}}} for number in range(2_000)),
+        {"anyOf": [{"$ref": "#/$defs/A1460"}, {"$ref": "#/$defs/A0"}], "$defs": chain | {"A1500": {"type": "string"}}},
     ]
-    infos = [SchemaInfo("T", f"p{number}", 1, "direct", schema=each) for number, each in enumerate(odd)]
-    made = document(infos, title="T", version="1")
-    assert len(json.loads(encode(made))["operations"]) == len(odd)
+    made = document(
+        [SchemaInfo("T", f"p{n}", 1, "direct", schema=each) for n, each in enumerate(schemas)], title="T", version="1"
+    )
+    assert {"A", "A-2", "A-2000"} <= made["components"]["schemas"].keys()
 
 
 @needs_parser
@@ -153,5 +255,14 @@ def test_the_command_prints_and_writes_the_document_of_an_app_without_running_it
     assert diagnostics(printed.stdout.encode(), folder=tmp_path) == ""
     both = docs("app:wind", "--url", "memory://")
     assert (both.returncode, "both" in both.stderr) == (2, True)
-    missing = docs("nothing:here")
-    assert (missing.returncode, len(missing.stderr.splitlines())) == (1, 1)
+    for words, says in (
+        (("nothing:here",), "expected a module 'nothing'"),
+        (("app:wind", "--title", ""), "expected title of an AsyncAPI document"),
+        (
+            ("app:wind", "--output", "none/made.json"),
+            "expected --output to be a file that can be written, got none/made",
+        ),
+    ):
+        refused = docs(*words)
+        assert (refused.returncode, len(refused.stderr.splitlines())) == (1, 1)
+        assert says in refused.stderr

@@ -27,21 +27,26 @@ from solarwind import (
     Busy,
     Cause,
     ConflictError,
+    Depends,
     Event,
+    Handlers,
     Later,
     Limits,
     NotAllowed,
     NotFound,
     Reject,
     Retry,
+    Share,
     SolarWind,
     SolarWindError,
     StoreError,
     TooLarge,
 )
+from solarwind.contrib.flask import FlaskSolarWind
 from solarwind.copying import open_end
 from solarwind.exchanges import Direct, register_exchange
 from solarwind.payload import JSON, decode
+from solarwind.server import app as server
 from solarwind.server.access import Access, read_tokens, revoke_token
 from solarwind.server.tls import tls_context
 from solarwind.store.check import backup, check, restore
@@ -60,6 +65,9 @@ def check_sentence(error: SolarWindError, *words: str) -> None:
         assert word in text, text
     assert type(error).code != SolarWindError.code
     assert type(error).fault in ("caller", "system", "store", "peer")
+
+
+def _of_number(number: int) -> None: ...
 
 
 class Unknown:
@@ -292,7 +300,7 @@ async def test_bad_input_to_listen_is_refused_in_one_sentence(name: str) -> None
         (lambda: Cause.event("x"), ("Event", "'x'")),  # type: ignore[arg-type]
         (lambda: SolarWind(engine=5), ("engine", "5")),  # type: ignore[arg-type]
         (lambda: SolarWind("memory://", engine=SolarWind("memory://").engine), ("URL or an engine", "both")),
-        (lambda: SolarWind("memory://").use("memory://", token=5), ("token", "5")),  # type: ignore[arg-type]
+        (lambda: SolarWind("memory://").use("memory://", token=5), ("token", "int")),  # type: ignore[arg-type]
         (lambda: SolarWind("memory://").use("memory://", engine=SolarWind().engine), ("URL or an engine", "both")),
         (lambda: SolarWind("memory://").use(engine=5), ("engine", "5")),  # type: ignore[arg-type]
         (lambda: SolarWind("memory://").use(5), ("URL", "int")),  # type: ignore[arg-type]
@@ -301,7 +309,7 @@ async def test_bad_input_to_listen_is_refused_in_one_sentence(name: str) -> None
         (lambda: SolarWind("memory://", grace=-1), ("grace", "-1")),
         (lambda: SolarWind("memory://", grace="1"), ("grace", "'1'")),  # type: ignore[arg-type]
         (lambda: SolarWind("memory://", limits=5), ("limits", "5")),  # type: ignore[arg-type]
-        (lambda: SolarWind("memory://", token=b"x"), ("token", "b'x'")),  # type: ignore[arg-type]
+        (lambda: SolarWind("memory://", token=b"x"), ("token", "bytes")),  # type: ignore[arg-type]
         (lambda: SolarWind("memory://").run(until_settled=1), ("until_settled", "1")),  # type: ignore[arg-type]
         (lambda: SolarWind("memory://").fire_many("T", "abc"), ("payloads", "'abc'", "use fire")),
         (lambda: SolarWind("memory://").fire_many("T", {"a": 1}), ("payloads", "use fire")),
@@ -328,7 +336,7 @@ def test_a_bad_option_is_refused_in_one_sentence(make: Callable[[], object], wor
     check_sentence(caught.value, "expected ", ", got ", *words)
 
 
-@pytest.mark.parametrize("make", [lambda: Limits(nope=1), lambda: Retry(number=3)])  # type: ignore[call-arg]
+@pytest.mark.parametrize("make", [lambda: Limits(zone=1), lambda: Retry(number=3)])  # type: ignore[call-arg]
 def test_an_option_that_is_like_no_other_is_not_said_to_be_meant(make: Callable[[], object]) -> None:
     with pytest.raises(BadArgument) as caught:
         make()
@@ -418,6 +426,7 @@ async def test_times_to_wait_and_functions_of_another_type_are_refused() -> None
         "sqlite:///",
         "sqlite://wind.db",
         "sqlite:///folder/",
+        "sqlite:///:memory:",
         "sqlite:///wind.db?mode=ro",
         "sqlite:///wind.db#x",
         "sqlite3:///wind.db",
@@ -548,21 +557,89 @@ def test_an_empty_file_is_no_backup_and_says_that_it_is_empty(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("ask", "words"),
     [
-        (lambda wind: wind.redrive("T", "p", all=True), ("redrive(topic, purpose, ids=None, version=None)", "'all'")),
+        (lambda wind: wind.redrive("T", "p", all=True), ("of redrive, of topic, purpose, ids, version", "'all'")),
         (
             lambda wind: wind.replay("T"),
-            ("replay(topic, purpose, since='beginning', until='now', caused_by=None, dry_run=False)", "'purpose'"),
+            ("replay(topic, purpose, since='beginning', until='now', caused_by=None, dry_run=False)", "add purpose"),
         ),
-        (lambda wind: wind.trace(), ("trace(id", "'id'")),
-        (lambda wind: wind.topics("T"), ("topics()", "too many")),
+        (lambda wind: wind.trace(), ("trace(id", "add id")),
+        (lambda wind: wind.topics("T"), ("topics()", "1 argument without a name", "leave out")),
+        (lambda wind: wind.topics("T", "p"), ("topics()", "2 arguments without a name", "leave out")),
+        (lambda wind: wind.on("T", "p"), ("on(topic)", "2 arguments", "as in purpose=...")),
+        (lambda wind: wind.on(), ("on(topic)", "add topic")),
+        (lambda wind: wind.on(purpose="p"), ("on(topic)", "add topic")),
+        (lambda wind: wind.on("T", topic="T"), ("on(topic)", "one topic, got two")),
+        (lambda wind: wind.on("T", retires=3), ("options of on", "did you mean 'retry'?")),
+        (lambda wind: wind.on("T", purposse="p"), ("options of on", "did you mean 'purpose'?")),
+        (lambda wind: wind.on("T")(), ("register(function)", "add function")),
+        (lambda wind: wind.listen("T"), ("listen(topic, purpose)", "add purpose")),
+        (lambda wind: wind.listen("T", "p", "direct"), ("listen(topic, purpose)", "as in exchange=...")),
+        (lambda wind: wind.listen("T", "p", exchnge="direct"), ("did you mean 'exchange'?",)),
+        (lambda wind: wind.fire("T", ky="k"), ("options of fire", "did you mean 'key'?")),
+        (lambda wind: wind.fire_many("T", [1], wthin=1), ("options of fire_many", "did you mean 'within'?")),
+        (lambda wind: wind.fire_many("T"), ("fire_many(topic, payloads, key=None)", "add payloads")),
+        (lambda wind: wind.outbox(sqlite3.connect(":memory:")).fire("T", now=True), ("options of fire", "'now'")),
+        (lambda wind: wind.every("5m"), ("every(every, topic, payload=None)", "add topic")),
+        (lambda wind: wind.topic("T", 3), ("topic(name)", "as in keep=...")),
+        (lambda wind: wind.include(Handlers(), "shop"), ("include(group)", "as in prefix=...")),
+        (lambda wind: wind.middleware(), ("middleware(function)", "add function")),
+        (lambda wind: Depends(len, cache=False), ("options of Depends", "did you mean 'use_cache'?")),
+        (lambda wind: Later(), ("Later(seconds)", "add seconds")),
+        (lambda wind: Later(minutes=1), ("options of Later, of seconds", "'minutes'")),
+        (lambda wind: Reject(), ("Reject(reason)", "add reason")),
+        (lambda wind: Share(), ("options of Share by name", "got none")),
+        (lambda wind: Handlers("shop"), ("Handlers()", "leave out")),
+        (lambda wind: SolarWind("memory://", "sw_secret"), ("SolarWind(url=None)", "as in token=...")),
+        (lambda wind: SolarWind("memory://", tokn="sw_secret"), ("options of SolarWind", "did you mean 'token'?")),
+        (lambda wind: FlaskSolarWind(url="memory://"), ("options of FlaskSolarWind", "'url'")),
+        (lambda wind: server("memory://", "tokens"), ("app(source=None)", "as in tokens=...")),
+        (lambda wind: asyncio.run(wind.off()), ("off(function)", "add function")),
+        (lambda wind: asyncio.run(wind.settled(1, 2)), ("settled(timeout=None)", "2 arguments")),
+        (lambda wind: wind.lifespan()(None), ("lifespan=wind.lifespan", "leave out the parentheses")),
+        (lambda wind: server(wind).lifespan()(None), ("lifespan=events.lifespan", "leave out the parentheses")),
     ],
 )
-def test_a_wrong_call_of_an_operation_is_told_what_it_takes(
-    ask: Callable[[Any], object], words: tuple[str, ...]
-) -> None:
+def test_a_wrong_call_is_told_what_it_takes(ask: Callable[[Any], object], words: tuple[str, ...]) -> None:
     with pytest.raises(BadArgument) as caught:
         ask(SolarWind("memory://"))
     check_sentence(caught.value, "expected ", ", got ", *words)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda token: SolarWind(token=token), lambda token: SolarWind().use("ws://127.0.0.1:1", token)]
+)
+@pytest.mark.parametrize("token", ["sw_secret\n", "sw_sec ret", "sw_sécret", "sw_secret\0", "", 5, b"sw_secret"])
+def test_what_cannot_be_a_token_is_refused_and_not_shown(make: Callable[[Any], object], token: Any) -> None:
+    with pytest.raises(BadArgument) as caught:
+        make(token)
+    check_sentence(caught.value, "expected a token", ", got ")
+    assert "secret" not in str(caught.value)
+
+
+@on_loop
+async def test_a_token_in_the_environment_is_checked_when_a_server_is_to_get_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SOLARWIND_TOKEN", "sw_secret\n")
+    with pytest.raises(BadArgument) as caught:
+        await SolarWind("ws://127.0.0.1:1").start()
+    check_sentence(caught.value, "in $SOLARWIND_TOKEN", "character 10")
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        (print, ("print",)),
+        (lambda one, other: None, ("(one, other)",)),
+        (list, ("list",)),
+        (_of_number, ("_of_number", "annotate it with Dead")),
+    ],
+)
+def test_what_cannot_hear_of_deaths_is_refused_as_on_dead(function: Any, words: tuple[str, ...]) -> None:
+    with pytest.raises(BadArgument) as caught:
+        SolarWind("memory://").on("T", on_dead=function)
+    check_sentence(caught.value, "expected on_dead as a function that takes a Dead, got", *words)
 
 
 @on_loop

@@ -159,6 +159,7 @@ async def test_a_clock_that_is_set_forward_and_back_costs_no_history_and_no_id(
     assert server.complaints() == ""
 
 
+@pytest.mark.long
 @on_loop
 async def test_a_start_with_a_clock_ten_years_ahead_costs_nothing_and_is_over_with_it(
     server: Serving, clock: WrongClock
@@ -213,6 +214,7 @@ async def test_a_start_with_a_clock_ten_years_ahead_costs_nothing_and_is_over_wi
     assert server.complaints() == ""
 
 
+@pytest.mark.long
 @on_loop
 async def test_a_clock_that_begins_in_1970_and_is_set_later_costs_nothing(server: Serving, clock: WrongClock) -> None:
     await server.start()

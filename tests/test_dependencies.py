@@ -517,6 +517,49 @@ async def test_a_decorated_function_that_yields_is_opened_and_closed(is_async: b
     assert errors == ["ValueError: no"]
 
 
+def never() -> Iterator[int]:
+    yield from ()
+
+
+async def never_async() -> AsyncIterator[int]:
+    for number in never():
+        yield number
+
+
+def twice() -> Iterator[int]:
+    yield 1
+    yield 2
+
+
+async def twice_async() -> AsyncIterator[int]:
+    yield 1
+    yield 2
+
+
+def again_when_it_fails() -> Iterator[int]:
+    try:
+        yield 1
+    except ValueError:
+        yield 2
+
+
+@pytest.mark.parametrize(
+    "function",
+    [never, never_async, twice, twice_async, again_when_it_fails, plainly(twice), contextlib.contextmanager(twice)],
+)
+@on_loop
+async def test_a_dependency_that_does_not_yield_once_is_named(function: Any) -> None:
+    def register(wind: SolarWind, notes: Notes) -> Any:
+        async def handle(number: int, session: int) -> None:
+            if function is again_when_it_fails:
+                raise ValueError("no")
+
+        return wanting(handle, session=Annotated[int, Depends(function)])
+
+    _, errors = await said_by(register, 1)
+    assert f"expected dependency {function.__name__} to yield once" in errors[0]
+
+
 @on_loop
 async def test_a_dependency_may_return_a_generator() -> None:
     def register(wind: SolarWind, notes: Notes) -> Any:

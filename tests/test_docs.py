@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from functools import cache
+from http import HTTPStatus
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -103,7 +104,7 @@ def test_the_readme_begins_with_a_short_program_that_may_run_again(tmp_path: Pat
     """It is about ten lines, needs nothing but what is installed, and finds its store from the first time."""
     example = next(block for block in blocks(README) if block.language == "python")
     lines = [line for line in example.text.splitlines() if line.strip()]
-    assert len(lines) <= 11
+    assert len(lines) <= 12
     assert run(example.text, tmp_path) == run(example.text, tmp_path)
     assert (tmp_path / "wind.db").exists()
 
@@ -325,7 +326,15 @@ def test_the_page_of_errors_has_a_section_for_each_code() -> None:
             assert f"fault `{kinds[code].fault}`" in first, f"{code}: {first}"
         for part in ("**Means**", "**Causes**", "**What to do**"):
             assert part in sections[code], f"{code}: {part}"
-    assert sections.keys() == kinds.keys() | statuses.keys()
+    assert sections.keys() == kinds.keys() | statuses.keys() == _codes_in_source()
+
+
+def _codes_in_source() -> set[str]:
+    """Return the codes of all classes of errors, wherever they are, and of the statuses of HTTP that are answered."""
+    text = "\n".join(each.read_text() for each in (ROOT / "src").rglob("*.py"))
+    raised = {HTTPStatus(int(status)).phrase for status in re.findall(r"HTTPException\((\d+)", text)}
+    classes = re.findall(r"^    code(?:: [^=\n]+)? = \"([a-z-]+)\"$", text, re.MULTILINE)
+    return {*classes, *(phrase.lower().replace(" ", "-") for phrase in raised)}
 
 
 def test_what_is_compared_has_a_source_with_a_date() -> None:

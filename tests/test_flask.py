@@ -47,8 +47,10 @@ def name_of_app() -> Iterator[str]:
 
 def test_it_starts_with_the_first_request_and_again_after_it_was_closed(wind: FlaskSolarWind) -> None:
     app = make_app(wind)
-    with pytest.raises(Unavailable):
+    with pytest.raises(Unavailable, match=r"not started: say `wind\.init_app\(app\)`"):
         wind.fire("T")
+    with pytest.raises(Unavailable, match=r"not started: say `wind\.init_app\(app\)`"):
+        wind.wait(wind.settled(1))
     for _ in range(2):
         assert app.test_client().get("/fire").text
         assert app.test_client().get("/fire").text
@@ -107,6 +109,21 @@ def test_the_configuration_is_checked(wind: FlaskSolarWind) -> None:
         wind.init_app(app)
 
 
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"SOLARWIND_URI": "memory://"}, "got SOLARWIND_URI: did you mean 'SOLARWIND_URL'?"),
+        ({"SOLARWIND_LIMITS": 5}, "expected SOLARWIND_URL, SOLARWIND_TOKEN, SOLARWIND_GRACE in the configuration"),
+        ({"SOLARWIND_TOKEN": "sw_secret\n"}, "expected a token"),
+    ],
+)
+def test_a_key_that_there_is_not_is_refused(wind: FlaskSolarWind, config: dict[str, Any], words: str) -> None:
+    with pytest.raises(BadArgument) as caught:
+        make_app(wind, **config)
+    assert words in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
 def test_a_handler_without_an_app_says_what_is_missing(wind: FlaskSolarWind, caplog: pytest.LogCaptureFixture) -> None:
     @wind.on("T", purpose="p")
     def handle(number: int) -> None: ...
@@ -150,6 +167,7 @@ def handle(text: str) -> None:
 """
 
 
+@pytest.mark.long
 def test_the_command_runs_the_handlers_and_asks_with_the_apps_url(tmp_path: Path) -> None:
     (tmp_path / "shop.py").write_text(SERVICE)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SOLARWIND_")}

@@ -143,6 +143,7 @@ async def test_structlog_adds_them_too(lines: io.StringIO) -> None:
     ]
 
 
+@pytest.mark.long
 def test_a_factory_of_the_programs_own_is_kept_and_run_with_json_has_the_fields(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(
         "import logging\n"

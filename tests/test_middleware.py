@@ -206,6 +206,22 @@ async def test_one_that_does_not_call_on_around_a_fire_is_an_error_for_whoever_f
 
 
 @on_loop
+async def test_one_that_calls_on_twice_around_a_fire_is_refused_and_the_error_says_that_it_was_fired_once() -> None:
+    wind = SolarWind("memory://")
+
+    @wind.middleware
+    async def twice(call_next: Next, handing: Handing) -> None:
+        await call_next(handing)
+        await call_next(handing)
+
+    async with wind:
+        with pytest.raises(NotAllowed, match="to call on once, got it twice: the first time has fired it"):
+            wind.fire("T", 1)
+        await wind.settled(60)
+        assert (await wind.statistics()).topics["T"].fired == 1
+
+
+@on_loop
 async def test_one_that_waits_around_a_fire_is_refused_and_the_error_says_whether_it_was_fired() -> None:
     wind = SolarWind("memory://")
 

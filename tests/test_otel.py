@@ -15,10 +15,11 @@ import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.trace import SpanKind
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON, Sampler
+from opentelemetry.trace import SpanKind, TraceState
 
 from server.serving import Serving
 from solarwind import BadArgument, Event, Later, Reject, Retry, SolarWind, Unavailable
@@ -276,6 +277,8 @@ async def test_the_context_of_a_fire_stays_with_its_event_through_a_delay_a_fan_
         await until(lambda: len(telemetry.named("process T")) == 6)
         await wind.settled(60)
     delayed, written = telemetry.named("fire T")
+    sent = [link for each in telemetry.named("send T") for link in links(each)]
+    assert sorted(sent) == sorted([id_of(delayed), id_of(written)])
     assert said(written)["messaging.message.id"] == id
     for fired in (delayed, written):
         spans = [each for each in telemetry.named("process T") if links(each) == [id_of(fired)]]
@@ -329,15 +332,32 @@ async def test_a_trace_goes_from_one_process_to_another_through_a_server(telemet
 
 
 @on_loop
-async def test_a_stream_that_is_read_has_spans_of_what_it_settles(telemetry: Telemetry) -> None:
-    wind = telemetry.instrument(SolarWind("memory://"))
+async def test_a_stream_that_is_read_has_spans_of_what_it_receives_and_settles(telemetry: Telemetry) -> None:
+    wind, read = telemetry.instrument(SolarWind("memory://")), list[Event]()
     async with wind:
-        async with wind.listen("T", "p") as events:
+        async with wind.listen("T", "p", version=2) as events:
             for number in range(3):
                 await wind.fire("T", number)
             for _ in range(3):
-                await anext(events)
+                read.append(await anext(events))
     assert not telemetry.named("process T")
+    received = telemetry.named("receive T")
+    assert [each.kind for each in received] == [SpanKind.CLIENT] * 3
+    assert [each.parent for each in received] == [None] * 3
+    assert [links(each) for each in received] == [[id_of(each)] for each in telemetry.named("fire T")]
+    assert said(received[0]) == {
+        "messaging.system": "solarwind",
+        "messaging.operation.name": "receive",
+        "messaging.operation.type": "receive",
+        "messaging.destination.name": "T",
+        "messaging.destination.subscription.name": "p",
+        "messaging.client.id": said(received[0])["messaging.client.id"],
+        "messaging.message.id": read[0].id,
+        "messaging.message.conversation_id": read[0].id,
+        "solarwind.purpose.version": 2,
+        "solarwind.attempt": 1,
+    }
+    assert [count for _, count in telemetry.points("messaging.client.consumed.messages")] == [3]
     spans = telemetry.named("settle T")
     assert sum(said(each)["solarwind.settled"] for each in spans) >= 2
     assert {link for each in spans for link in links(each)} <= set(map(id_of, telemetry.named("fire T")))
@@ -374,41 +394,144 @@ async def test_a_context_that_somebody_states_is_kept_and_one_that_is_none_break
     assert links(second) == []
 
 
+class Unwilling(SpanProcessor, Sampler):
+    """A part of an SDK that raises at one of the things that it is asked for."""
+
+    def __init__(self, at: str) -> None:
+        self.at = at
+
+    def _raise_at(self, at: str) -> None:
+        if at == self.at:
+            raise RuntimeError(f"no {at}")
+
+    def on_start(self, *given: Any, **how: Any) -> None:
+        self._raise_at("start")
+
+    def on_end(self, *given: Any) -> None:
+        self._raise_at("end")
+
+    def should_sample(self, *given: Any, **how: Any) -> Any:
+        self._raise_at("sampling")
+        return ALWAYS_ON.should_sample(*given, **how)
+
+    def get_description(self) -> str:
+        return self.at
+
+
+@pytest.mark.parametrize("at", ["start", "end", "sampling"])
 @on_loop
-async def test_a_span_that_cannot_be_made_does_not_keep_an_event(
-    telemetry: Telemetry, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    wind, seen = telemetry.instrument(SolarWind("memory://"), spans=("send", "settle")), list[int]()
+async def test_a_span_that_cannot_be_made_does_not_keep_an_event(at: str, caplog: pytest.LogCaptureFixture) -> None:
+    provider, seen = TracerProvider(sampler=Unwilling(at)), list[Any]()
+    provider.add_span_processor(Unwilling(at))
+    wind = SolarWind("memory://")
+    instrument(wind, tracer_provider=provider)
 
     @wind.on("T", purpose="p")
     async def handle(number: int) -> None:
         seen.append(number)
 
-    def broken(*given: Any, **how: Any) -> None:
-        raise RuntimeError("no span")
+    @wind.on("T", purpose="q")
+    async def handle_all(numbers: list[int]) -> None:
+        seen.append(numbers)
 
-    monkeypatch.setattr(type(wind._around.observer._tracer), "start_span", broken)  # type: ignore[union-attr]
     with caplog.at_level(logging.ERROR):
-        async with wind:
+        async with wind, wind.listen("T", "r", exchange="fanout") as events:
             await wind.fire("T", 1)
+            seen.append((await anext(events)).payload)
+            events.settle()
             await wind.settled(60)
-    assert seen == [1]
-    assert "a span could not be made: no span" in caplog.text
+    assert sorted(map(str, seen)) == ["1", "1", "[1]"]
+    assert f"a span could not be made: no {at}" in caplog.text
+
+
+@on_loop
+async def test_an_error_that_cannot_be_shown_is_the_error_of_its_span(telemetry: Telemetry) -> None:
+    wind = telemetry.instrument(SolarWind("memory://"))
+
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("no text")
+
+    @wind.on("T", purpose="p", retry=Retry(attempts=1))
+    async def handle(number: int) -> None:
+        raise Mute
+
+    async with wind:
+        await wind.fire("T", 1)
+        await wind.settled(60)
+    (process,) = telemetry.named("process T")
+    assert said(process)["error.type"].endswith("Mute")
+    assert not process.status.is_ok
+
+
+@on_loop
+async def test_a_context_for_which_an_event_has_no_room_is_left_out(telemetry: Telemetry) -> None:
+    wind, seen = telemetry.instrument(SolarWind("memory://")), dict[str, dict[str, str]]()
+    short, long = TraceState([("a", "b")]), TraceState([(f"k{number}", "v" * 250) for number in range(32)])
+
+    @wind.on("T", purpose="p")
+    async def handle(name: str, event: Event) -> None:
+        seen[name] = event.extensions
+
+    async with wind:
+        for name, state, extensions in (
+            ("both", short, {}),
+            ("a long state", long, {}),
+            ("a long state and one", long, {"one": "1"}),
+            ("no room for a state", short, {f"x{number}": "" for number in range(63)}),
+            ("no room", short, {f"x{number}": "" for number in range(64)}),
+            ("no bytes", short, {"x": "v" * 8_150}),
+        ):
+            context = trace.SpanContext(1, 2, True, trace.TraceFlags(1), state)
+            with trace.use_span(trace.NonRecordingSpan(context)):
+                await wind.fire("T", name, extensions=extensions)
+        await wind.settled(60)
+    carried = {name: [each for each in ("traceparent", "tracestate") if each in seen[name]] for name in seen}
+    assert carried == {
+        "both": ["traceparent", "tracestate"],
+        "a long state": ["traceparent"],
+        "a long state and one": ["traceparent"],
+        "no room for a state": ["traceparent"],
+        "no room": [],
+        "no bytes": [],
+    }
 
 
 @pytest.mark.parametrize(
     ("how", "words"),
-    [({"spans": ("fire", "eat")}, "'eat'"), ({"spans": "fire"}, "some of fire, send, process, settle")],
-    ids=str,
+    [
+        ({"spans": ("fire", "eat")}, "some of fire, send, receive, process, settle, got 'eat'"),
+        ({"spans": "fire"}, "expected spans= to be a list of some of .*, got 'fire'"),
+        ({"spans": None}, "expected spans= to be a list of some of .*, got None"),
+        ({"spans": 5}, "expected spans= to be a list of some of .*, got 5"),
+        ({"spans": [["fire"]]}, r"expected spans= to be a list of some of .*, got \['fire'\]"),
+        ({"spans": {"fire": True}}, "expected spans= to be a list of some of .*, got {'fire': True}"),
+        ({"parent": "yes"}, "expected parent= to be True or False, got 'yes'"),
+        ({"parent": None}, "expected parent= to be True or False, got None"),
+        ({"tracer_provider": "otlp"}, "expected tracer_provider= to be a TracerProvider of .*, got 'otlp'"),
+        ({"tracer_provider": TracerProvider}, "expected tracer_provider= to be a TracerProvider of .*, got <class"),
+        ({"tracer_provider": MeterProvider([])}, "expected tracer_provider= to be a TracerProvider of "),
+        ({"meter_provider": 5}, "expected meter_provider= to be a MeterProvider of .*, got 5"),
+    ],
+    ids=lambda each: f"{each:.40}" if isinstance(each, str) else next(iter(each)),
 )
 def test_what_cannot_be_meant_is_refused(how: dict[str, Any], words: str, telemetry: Telemetry) -> None:
-    with pytest.raises(BadArgument, match=words):
-        telemetry.instrument(SolarWind("memory://"), **how)
+    with pytest.raises(BadArgument, match=words) as refused:
+        instrument(SolarWind("memory://"), **how)
+    assert "\n" not in str(refused.value)
     with pytest.raises(BadArgument, match="expected a SolarWind to instrument"):
         instrument("memory://")  # type: ignore[arg-type]
     wind = telemetry.instrument(SolarWind("memory://"))
     with pytest.raises(BadArgument, match="not instrumented yet"):
         telemetry.instrument(wind)
+
+
+@on_loop
+async def test_spans_may_be_stated_once_only_as_of_a_generator(telemetry: Telemetry) -> None:
+    wind = telemetry.instrument(SolarWind("memory://"), spans=(name for name in ("fire",)))
+    async with wind:
+        await wind.fire("T", 1)
+    assert [each.name for each in telemetry.exporter.get_finished_spans()] == ["fire T"]
 
 
 def test_nothing_of_it_is_imported_where_nobody_asks_for_it() -> None:

@@ -25,6 +25,7 @@ SECOND = 1_000_000_000  # ns
 TZPATH = zoneinfo.TZPATH
 
 
+@pytest.mark.long
 @on_loop
 async def test_a_tick_is_fired_once_where_what_was_fired_could_not_be_noted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

@@ -49,5 +49,12 @@ def test_a_comparison_ends_whatever_refers_to_what() -> None:
     assert len(unreadable(written, read)) <= MAX_FAULTS
 
 
+def test_parts_that_have_each_other_as_parts_are_joined_once() -> None:
+    parts = [{"$ref": f"#/$defs/A{at}"} for at in range(30)]
+    defs = {f"A{at}": {"allOf": parts, "properties": {"x": parts[(at + 1) % 30]}} for at in range(30)}
+    written, read = ({"$ref": "#/$defs/A0", "$defs": {**defs, "A29": {"type": kind}}} for kind in ("string", "integer"))
+    assert unreadable(written, read) == ["integer is expected at $, and string comes"]
+
+
 def _field(at: int) -> dict[str, Any]:
     return {"type": "object", "properties": {"x": {"$ref": f"#/$defs/A{at + 1}"}}}

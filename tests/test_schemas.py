@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import json
 import sqlite3
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypedDict
 
@@ -138,6 +138,23 @@ def test_a_model_of_pydantic_is_described_by_its_aliases_also_within_another_typ
     assert schema(Animal)["discriminator"]["propertyName"] == "kind"
 
 
+def test_models_and_other_types_of_one_name_within_a_type_stay_apart() -> None:
+    def model(name: str, **fields: Any) -> Any:
+        return pydantic.create_model(name, **{each: (type_, ...) for each, type_ in fields.items()})
+
+    shared = model("Shared", q=int)
+    first, second = model("Same", x=int, of=shared), model("Same", y=str, of=shared)
+    struct = msgspec.defstruct("Same", [("z", bool)])
+    for fields in ([("a", first), ("b", second)], [("a", first), ("b", struct)], [("a", list[first]), ("b", second)]):
+        found = schema(make_dataclass("Holder", fields))
+        properties = found["$defs"]["Holder"]["properties"]
+        read = [properties["a"].get("items", properties["a"]), properties["b"]]
+        names = [each["$ref"].removeprefix("#/$defs/") for each in read]
+        other = "z" if fields[1][1] is struct else "y"
+        assert [next(iter(found["$defs"][name]["properties"])) for name in names] == ["x", other]
+        assert len([name for name in found["$defs"] if name.endswith("Shared")]) == 1
+
+
 def test_a_schema_that_is_too_large_is_left_out() -> None:
     names = {f"field_{number}": (int, 0) for number in range(MAX_SCHEMA_BYTES // 20)}
     large: Any = msgspec.defstruct("Large", [(name, *each) for name, each in names.items()])
@@ -184,6 +201,68 @@ def test_why_what_comes_cannot_be_read_is_said_with_its_place(written: Any, read
     assert len(found) == len(faults), found
     for each, expected in zip(found, faults, strict=True):
         assert each.startswith(expected)
+
+
+TEXT, OBJECT = {"type": "string"}, {"type": "object"}
+NAMED = OBJECT | {"properties": {"name": TEXT}, "required": ["name"]}
+NUMBERED = OBJECT | {"properties": {"number": {"type": "integer"}}, "required": ["number"]}
+WHOLE = {"type": "integer"}
+
+
+def items(*first: dict[str, Any], rest: Any = False) -> dict[str, Any]:
+    return {"type": "array", "prefixItems": list(first), "items": rest}
+
+
+@pytest.mark.parametrize(
+    ("written", "read", "fault"),
+    [
+        (WHOLE | {"minimum": 1}, WHOLE | {"exclusiveMinimum": 0}, ""),
+        (WHOLE | {"exclusiveMinimum": 0}, WHOLE | {"minimum": 1}, ""),
+        ({"type": "number", "exclusiveMinimum": 0}, {"type": "number", "minimum": 0}, ""),
+        ({"type": "number", "minimum": 0}, {"type": "number", "exclusiveMinimum": 0}, "exclusiveMinimum 0 is expected"),
+        (WHOLE | {"maximum": 9}, WHOLE | {"exclusiveMaximum": 10}, ""),
+        (WHOLE | {"maximum": 9}, WHOLE | {"exclusiveMaximum": 9}, "exclusiveMaximum 9 is expected at $, and maximum 9"),
+        (WHOLE | {"exclusiveMaximum": 11}, WHOLE | {"maximum": 9}, "maximum 9 is expected at $, and exclusiveMaximum"),
+        (WHOLE, WHOLE | {"exclusiveMaximum": 9}, "exclusiveMaximum 9 is expected at $, and none is stated"),
+        (TEXT, TEXT | {"format": "date-time"}, "format 'date-time' is expected at $, and none is stated"),
+        (TEXT, TEXT | {"pattern": "^a"}, "pattern '^a' is expected at $, and none is stated"),
+        (TEXT, TEXT | {"format": "password"}, ""),
+        (TEXT | {"format": "uuid4"}, TEXT | {"format": "uuid"}, ""),
+        (TEXT | {"format": "date"}, TEXT | {"format": "date-time"}, "format 'date-time' is expected at $, and 'date'"),
+        ({"allOf": [NAMED, NUMBERED]}, NUMBERED, ""),
+        ({"allOf": [NAMED]} | NUMBERED, NAMED, ""),
+        ({"allOf": [{"$ref": "#/$defs/N"}], "$defs": {"N": NAMED}, "properties": {}}, NAMED, ""),
+        (NAMED, {"allOf": [NAMED, NUMBERED]}, "field $.number is required, and does not come"),
+        (NAMED, OBJECT | {"additionalProperties": False, "patternProperties": {"^n": TEXT}}, ""),
+        (OBJECT | {"properties": {}, "patternProperties": {"^n": TEXT}}, NAMED, ""),
+        (NAMED, OBJECT | {"properties": {"name": False}}, "nothing is expected at $.name, and something comes"),
+        (OBJECT | {"properties": {"name": False}}, NAMED | {"required": []}, ""),
+        (items(WHOLE, TEXT), {"type": "array", "items": WHOLE}, "integer is expected at $[1], and string comes"),
+        ({"type": "array", "items": WHOLE}, items(WHOLE, TEXT), "string is expected at $[1], and integer comes"),
+        (items(WHOLE, TEXT), items(WHOLE, TEXT), ""),
+        (items(WHOLE), items(WHOLE, TEXT, rest=TEXT), ""),
+        ({"not": TEXT}, WHOLE, ""),
+        (True, WHOLE, ""),
+        (
+            OBJECT | {"properties": {"a\nb\x1b[0m": TEXT}},
+            OBJECT | {"additionalProperties": False},
+            "field $.a\\nb\\x1b[0m",
+        ),
+        (WHOLE | {"minimum": 10**400}, WHOLE | {"minimum": 1.5}, ""),
+    ],
+    ids=lambda each: json.dumps(each)[:60],
+)
+def test_bounds_formats_parts_and_patterns_are_compared_by_what_they_mean(written: Any, read: Any, fault: str) -> None:
+    found = unreadable(
+        {"properties": {"at": written}, "type": "object", **_defs(written)},
+        {"properties": {"at": read}, "type": "object"},
+    )
+    assert len(found) == bool(fault), found
+    assert "".join(found).replace("$.at", "$").startswith(fault)
+
+
+def _defs(written: Any) -> dict[str, Any]:
+    return {"$defs": written["$defs"]} if isinstance(written, dict) and "$defs" in written else {}
 
 
 @pytest.mark.parametrize(

@@ -28,13 +28,14 @@ from .core.log import Stored
 from .core.spans import Spans
 from .core.state import Change, Letter, Snapshot, State, encode, recovered
 from .errors import BadArgument, ConflictError, NotAllowed, StoreError
+from .extras import missing_extra
 from .store.base import Full, Recovered, TopicRecord
 from .store.check import Progress
 from .store.definitions import Definition, Definitions
 from .store.delays import BEGINNING, Entry
 from .store.offline import OfflineStore
 from .text import redact
-from .urls import SERVERS, missing_extra, sqlite_path
+from .urls import SERVERS, sqlite_path
 
 PAGE_BYTES = 4 << 20  # of events read, and committed, together
 PORTION_BYTES = 256 << 10  # of states and dead letters in one commit

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from msgspec import UNSET, UnsetType
 
+from .calls import explains_calls
 from .errors import BadName, ConflictError
 from .logs import limited
 from .names import MAX_SCHEDULE, check_topic
@@ -17,6 +18,7 @@ from .payload import encode
 from .service.typed import TypedTopic, typed_topic
 
 
+@explains_calls
 class Declaring(Asking):
     """What this process declares: with its start, and from then on at once."""
 

@@ -9,11 +9,13 @@ import inspect
 from collections.abc import Callable
 from typing import Annotated, Any, get_args, get_origin
 
+from .calls import explains_calls
 from .errors import BadArgument
 
 _FASTAPI = "fastapi.params"
 
 
+@explains_calls
 class Depends:
     """States in an annotation that a parameter gets what `dependency` returns, or yields:
     `Annotated[Session, Depends(get_session)]`.

@@ -28,4 +28,4 @@ class Describing:
 class Stating:
     """What services state of their schemas."""
 
-    declare_schema = Operation(Operations.declare_schema, right="fire", makes=True, repeat="always")
+    declare_schema = Operation(Operations.declare_schema, right="fire", makes=True, repeat="always", restated=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from .calls import explains_calls
 from .errors import BadArgument
 from .option_structs import OptionsMeta
 
@@ -65,6 +66,7 @@ class Retry(msgspec.Struct, frozen=True, metaclass=OptionsMeta):
         return int(min(self.ceiling, self.wait * self.factor ** min(tried - 1, 32)) * 1e9)
 
 
+@explains_calls
 class Later(Exception):
     """Raise it in a handler to get this event again in `seconds` (or a timedelta), without counting the attempt."""
 
@@ -76,6 +78,7 @@ class Later(Exception):
         self.seconds: float = number
 
 
+@explains_calls
 class Reject(Exception):
     """Raise it in a handler to make this event a dead letter at once, because no attempt can succeed."""
 

@@ -9,6 +9,7 @@ from typing import Any, TypeVar, Unpack
 
 import msgspec
 
+from .calls import explained, explains_calls
 from .errors import BadArgument
 from .failure import Retry
 from .names import check_purpose, check_topic, shown
@@ -30,6 +31,7 @@ from .service.timed import check_may_be_timed
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+@explains_calls
 class Registering:
     """What handlers are registered with."""
 
@@ -111,7 +113,7 @@ class Registering:
             self._register([own, *own.of_deaths(on_dead, hearing)])
             return function
 
-        return register
+        return explained(register)
 
     def include(self, group: Handlers, *, prefix: str | None = None) -> None:
         """Register the handlers of a group, those that it has and those that it gets later on. With a `prefix` their
@@ -144,6 +146,7 @@ class Registering:
             self._registrations.check(registration)
 
 
+@explains_calls
 class Handlers(Registering):
     """A group of handlers, defined without a `SolarWind`: register them with `on`, as on one, and have them included
     where they are to run, `wind.include(group, prefix="shop")`. A group may be included in another."""

@@ -9,17 +9,18 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Iterator
 from concurrent.futures import Future
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from datetime import timedelta
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from .calls import explains_calls
 from .errors import Unavailable
 from .loops import check_no_loop, forget, from_thread
 from .options import check_flag, check_work
-from .shutdown import Shutdown
+from .shutdown import Lifespan, Shutdown
 from .threads import Pool
 
 if TYPE_CHECKING:
@@ -48,6 +49,31 @@ def leave_stuck(code: int = 0) -> None:
 
 
 atexit.register(leave_stuck)
+
+
+# The module that a command imports for its handlers, which may start nothing then.
+_imported: str | None = None
+
+
+@contextmanager
+def only_defines(module: str) -> Iterator[None]:
+    """Refuse each start of a SolarWind while a command imports a module: each worker and each start anew would do again
+    what follows it."""
+    global _imported
+    before, _imported = _imported, module
+    try:
+        yield
+    finally:
+        _imported = before
+
+
+def check_may_start() -> None:
+    """Raise `Unavailable` while a command imports a module."""
+    if _imported is not None:
+        raise Unavailable(
+            f"expected nothing to start while {_imported!r} is imported for its handlers, got a start of a "
+            'SolarWind: put it below `if __name__ == "__main__":`'
+        )
 
 
 # A loop of its own --------------------------------------------------------------------------------------------
@@ -239,16 +265,16 @@ async def serve(
 ) -> None:
     """Start it, and stop it on a signal, when its store fails or, with `until_settled`, when everything is settled.
 
-    `started` is called once it has started. `final`: the process ends with it.
+    `started` is called once all have joined, before any handler runs. `final`: the process ends with it.
     """
     with Signals(lambda: wind.grace, final) as signals:
         asked = asyncio.ensure_future(signals.asked.wait())
         hurry = asyncio.ensure_future(signals.again.wait())
         try:
+            if started is not None:
+                wind._on_ready = started  # type: ignore[method-assign]
             if not await _starts(wind, asked):
                 return
-            if started is not None:
-                started()
             failure = await _until_over(wind, asked, until_settled)
             if asked.done():
                 log_draining(wind)
@@ -307,24 +333,31 @@ async def _until_over(wind: SolarWind, asked: asyncio.Future[Any], until_settled
 # On the object ------------------------------------------------------------------------------------------------
 
 
+@explains_calls
 class Life:
     """The part of a `SolarWind` that runs it: in an app, on a thread of its own, or as a service."""
 
     _bound: asyncio.TimerHandle | None = None  # the time limit for fires while the app stops
     _thread: LoopThread | None = None
 
+    def _on_ready(self) -> None:
+        """Called once all have joined, before any handler runs."""
+
     @property
     def _wind(self) -> SolarWind:
         return cast("SolarWind", self)
 
-    @asynccontextmanager
-    async def lifespan(self, app: Any = None) -> AsyncIterator[None]:
+    def lifespan(self, app: Any = None) -> AbstractAsyncContextManager[None]:
         """Run it from before the first request of an ASGI app to after the last: `FastAPI(lifespan=wind.lifespan)`.
 
         An ASGI server waits for all requests before it tells the app to stop. So from the signal on, what requests fire
         has `grace` seconds to be accepted; after that, and for further fires, they get `Unavailable`. Streams of
         `listen` end at once.
         """
+        return Lifespan(self._run_beside, "wind.lifespan")
+
+    @asynccontextmanager
+    async def _run_beside(self) -> AsyncIterator[None]:
         async with self._wind:
             shutdown = Shutdown(self._end_requests)
             shutdown.watch()
@@ -367,10 +400,12 @@ class Life:
         Raise `TimeoutError` after `timeout` seconds, and what the coroutine raises.
         """
         seconds, wind = check_work(work, timeout), self._wind
-        if wind._loop is None or wind._state != "running":
+        try:
+            wind._check_running()
+        except Unavailable:
             forget(work)
-            wind._check_process()
-            raise Unavailable(f"expected a SolarWind that runs, got one that is {wind._state}: use `with wind:`")
+            raise
+        assert wind._loop is not None
         return from_thread(work, wind._loop, seconds)
 
     def run(self, *, until_settled: bool = False) -> None:

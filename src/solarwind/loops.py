@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
+from .calls import explained
 from .errors import Unavailable
 
 T = TypeVar("T")
@@ -41,10 +42,11 @@ def on_own_loop(
     method: Callable[Concatenate[S, P], Coroutine[Any, Any, T]],
 ) -> Callable[Concatenate[S, P], Coroutine[Any, Any, T]]:
     """Make a method run on its object's loop, whichever loop awaits it."""
+    begun = explained(method)
 
     @wraps(method)
     async def call(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await on_loop(self._loop, method(self, *args, **kwargs))
+        return await on_loop(self._loop, begun(self, *args, **kwargs))
 
     return call
 

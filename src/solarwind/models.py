@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import repeat
@@ -326,6 +326,16 @@ def json_schema(type_: Any) -> dict[str, Any]:
     anything."""
     found: dict[str, Any] = sys.modules["pydantic"].TypeAdapter(type_).json_schema(by_alias=True, mode="validation")
     return found
+
+
+def json_schemas(types: Collection[type], template: str) -> tuple[dict[type, dict[str, Any]], dict[str, Any]]:
+    """Return the JSON Schemas of models, as `json_schema` has them, and what they refer to, by names that stay apart.
+    `template` is of references, with `{model}` for the name. It may raise anything."""
+    adapter = sys.modules["pydantic"].TypeAdapter
+    made, found = adapter.json_schemas(
+        [(each, "validation", adapter(each)) for each in types], by_alias=True, ref_template=template
+    )
+    return {each: made[each, "validation"] for each in types}, found.get("$defs", {})
 
 
 # Faults ---------------------------------------------------------------------------------------------------------

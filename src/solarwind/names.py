@@ -11,6 +11,7 @@ from .errors import BadArgument, BadName, NotFound
 
 _TOPIC = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
 _CONTENT = re.compile(r"[!-~]([ -~]{0,198}[!-~])?")
+_TOKEN = re.compile(r"[!-~]+")
 _MAX_CHARACTERS = 200
 MAX_SCHEDULE = _MAX_CHARACTERS - 50  # the ids of its events are made from its name
 _MAX_KEY_BYTES = 256
@@ -139,6 +140,24 @@ def _check_printable(text: object, what: str, maximum: int) -> str:
     if not name or len(name) > maximum or name != name.strip() or not name.isprintable():
         raise BadName(f"expected {expected}, got {shown(name)}")
     return name
+
+
+def check_token(token: object, where: str = "") -> None:
+    """Raise `BadArgument` for what cannot be a token; None is none. It is a secret, so the sentence does not show it.
+    `where` says in it where the token is from."""
+    if token is None or (isinstance(token, str) and _TOKEN.fullmatch(token)):
+        return
+    if not isinstance(token, str):
+        got = type(token).__name__
+    elif not token:
+        got = "an empty text"
+    else:
+        at = next(at for at, each in enumerate(token) if not _TOKEN.fullmatch(each))
+        got = f"text with {token[at]!a} at character {at + 1}"
+    raise BadArgument(
+        f"expected a token{where}, such as 'sw_…', in ASCII without spaces and line ends, got {got}: give it as "
+        "`solarwind token create` printed it"
+    )
 
 
 def check_content(content: str) -> str:

@@ -129,11 +129,6 @@ def check_type(what: str, value: object, type_: type | tuple[type, ...], example
         raise BadArgument(f"expected {what}, such as {example}, got {shown(value)}")
 
 
-def check_token(token: object) -> None:
-    if token is not None:
-        check_type("a token", token, str, "'sw_…'")
-
-
 def check_engine(engine: object, url: str | None) -> None:
     if not callable(getattr(engine, "submit", None)):
         raise BadArgument(f"expected an engine, such as LocalEngine(store), got {shown(engine)}: or give a URL")

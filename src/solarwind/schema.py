@@ -6,8 +6,10 @@ by pydantic for what pydantic reads, with aliases as they are in JSON, and by ms
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from itertools import zip_longest
+from math import ceil, floor
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
@@ -17,12 +19,14 @@ from . import models
 from .errors import BadArgument
 from .names import shown
 from .payload import decoder, unwrapped
+from .text import plain
 
 Schema = dict[str, Any]
 
 MAX_SCHEMA_BYTES = 48 << 10
 MAX_NESTING = 100  # of values within each other
 MAX_FAULTS = 20  # that are looked for
+_MAX_FAULT = 500  # characters
 _MAX_DEPTH = 50  # of schemas within each other that are compared
 _MAX_STEPS = 20_000  # pairs of schemas that are compared: what is left then counts as open
 _REF = "#/$defs/"
@@ -110,19 +114,24 @@ def _document(type_: Any) -> Schema:
         return {"anyOf": [made, _BYTES], "$defs": defs} if made else {}
     if models.reader_of(type_) is not None:
         return _named(models.json_schema(type_))
-    within: Schema = {}  # what the models in it refer to
+    within: dict[type, Schema] = {}  # the models in it
 
     def of_model(found: type) -> Schema:
         if not models.is_model(found):
             raise NotImplementedError(found)
-        schema = _named(models.json_schema(found))
-        within.update(schema.pop("$defs", {}))
-        return schema
+        return within.setdefault(found, {"type": "object"})
 
     made = msgspec.json.schema(type_, schema_hook=of_model)
-    if within:
-        made["$defs"] = {**within, **made.get("$defs", {})}
-    return made
+    if not within:
+        return made
+    own, prefix = made.get("$defs", {}), ""
+    described, defs = models.json_schemas(within, f"{_REF}{{model}}")
+    if own.keys() & defs.keys():  # another type has the name of a model
+        prefix = "pydantic."
+        described, defs = models.json_schemas(within, f"{_REF}{prefix}{{model}}")
+    within.update(described)
+    made = msgspec.json.schema(type_, schema_hook=of_model)
+    return {**made, "$defs": {f"{prefix}{name}": each for name, each in defs.items()} | made.get("$defs", {})}
 
 
 def _named(schema: Schema) -> Schema:
@@ -142,18 +151,28 @@ def unreadable(written: Schema, read: Schema) -> list[str]:
     that is no JSON Schema."""
     faults: list[str] = []
     try:
-        for fault in _Comparison(written, read).faults(written, read, "$", 0):
+        for found in _Comparison(written, read).faults(written, read, "$", 0):
+            fault = plain(found[:_MAX_FAULT])  # names are in it that came from elsewhere
             if fault not in faults:
                 faults.append(fault)
             if len(faults) == MAX_FAULTS:
                 break
-    except (TypeError, AttributeError, ValueError):  # it came from elsewhere: names may be numbers, and lists texts
+    except (
+        TypeError,
+        AttributeError,
+        ValueError,
+        OverflowError,
+    ):  # it came from elsewhere: names may be numbers, and lists texts
         return []
     return faults
 
 
-_LOWEST = ("minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties")
-_HIGHEST = ("maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties")
+_LOWEST = ("minimum", "minLength", "minItems", "minProperties")
+_HIGHEST = ("maximum", "maxLength", "maxItems", "maxProperties")
+_OUTSIDE = {"minimum": "exclusiveMinimum", "maximum": "exclusiveMaximum"}  # bounds that are outside themselves
+# The formats that handlers' types check, and those that are narrower than one of them.
+_CHECKED = {"date-time", "date", "time", "duration", "uuid", "decimal", "email", "uri", "ipv4", "ipv6"}
+_NARROWER = {f"uuid{version}": "uuid" for version in range(1, 9)} | {"date-past": "date", "date-future": "date"}
 
 
 class _Comparison:
@@ -161,11 +180,15 @@ class _Comparison:
         self._written = written.get("$defs", {})
         self._read = read.get("$defs", {})
         self._seen: set[tuple[int, int]] = set()  # pairs that are compared; a type may be within itself, and in unions
+        self._merged: dict[tuple[int, int], tuple[Any, Schema]] = {}  # those with parts, by their ids
         self._made: list[Any] = []  # what the documents do not hold stays alive, so that its id is no other's
         self._steps = 0
 
     def faults(self, written: Any, read: Any, path: str, depth: int) -> Iterator[str]:
-        written, read = _resolved(written, self._written), _resolved(read, self._read)
+        written, read = self._whole(written, self._written), self._whole(read, self._read)
+        if read is False and written not in (False, None):
+            yield f"nothing is expected at {path}, and something comes"
+            return
         pair = id(written), id(read)
         self._steps += 1
         if pair in self._seen or self._steps > _MAX_STEPS:
@@ -184,11 +207,21 @@ class _Comparison:
             yield from self._of_object(written, read, path, depth)
             yield from self._of_array(written, read, path, depth)
 
+    def _whole(self, schema: Any, defs: Any) -> Any:
+        """Return what a schema refers to, with the fields of all its parts."""
+        schema = _resolved(schema, defs)
+        if not isinstance(schema, dict) or not isinstance(schema.get("allOf"), list):
+            return schema
+        key = id(schema), id(defs)
+        if key not in self._merged:
+            self._merged[key] = schema, _joined(schema, defs)
+        return self._merged[key][1]
+
     def _of_alternatives(self, written: Schema, alternatives: list[Any], path: str, depth: int) -> Iterator[str]:
         """Yield why none of several can read it: of the one with the same tag, if there is one, or of the nearest."""
         found: list[list[str]] = []
         for each in alternatives:
-            if fault := self._of_tag(written, _resolved(each, self._read), path):
+            if fault := self._of_tag(written, self._whole(each, self._read), path):
                 found.append([fault])
                 continue
             seen = set(self._seen)
@@ -200,7 +233,7 @@ class _Comparison:
         alike = [
             faults
             for each, faults in zip(alternatives, found, strict=True)
-            if _kind(_resolved(each, self._read)) == _kind(written)
+            if _kind(self._whole(each, self._read)) == _kind(written)
             and not any("is not accepted" in it for it in faults)
         ]
         if alike:
@@ -241,16 +274,9 @@ class _Comparison:
             yield f"one of {len(accepted):,} values is expected at {path}, and any {' or '.join(kinds)} may come"
         if comes is not None:
             return
-        bounds: tuple[tuple[tuple[str, ...], Callable[[list[Any]], Any]], ...] = ((_LOWEST, max), (_HIGHEST, min))
-        for names, narrower in bounds:
-            for name in names:
-                bound, was = read.get(name), written.get(name)
-                if _is_number(bound) and kinds and (not _is_number(was) or was != narrower([was, bound])):
-                    comes_so = f"{was} comes" if _is_number(was) else "none is stated"
-                    yield f"{name} {bound} is expected at {path}, and {comes_so}"
+        yield from _of_range(written, read, kinds, path)
         for name in ("pattern", "format"):
-            if name in read and name in written and read[name] != written[name]:
-                yield f"{name} {shown(read[name])} is expected at {path}, and {shown(written[name])} comes"
+            yield from _of_text(name, written, read, kinds, path)
 
     def _of_object(self, written: Schema, read: Schema, path: str, depth: int) -> Iterator[str]:
         if "object" not in (_types(written) or ("object",)) or "object" not in (_types(read) or ("object",)):
@@ -261,6 +287,8 @@ class _Comparison:
         for name, each in comes.items():
             if name in known:
                 yield from self.faults(each, known[name], f"{path}.{name}", depth + 1)
+            elif "patternProperties" in read:  # it may be among those
+                continue
             elif rest is False:
                 yield f"field {path}.{name} comes, and is not expected"
             elif isinstance(rest, dict):
@@ -272,6 +300,8 @@ class _Comparison:
             yield from self.faults(more, rest, f"{path}.*", depth + 1)
         sure = frozenset(written.get("required", ()))  # there may be thousands
         for name in read.get("required", ()):
+            if name not in comes and "patternProperties" in written:  # it may be among those
+                continue
             if name not in comes and ("properties" in written or more is False):
                 yield f"field {path}.{name} is required, and does not come"
             elif name in comes and name not in sure:
@@ -279,9 +309,78 @@ class _Comparison:
 
     def _of_array(self, written: Schema, read: Schema, path: str, depth: int) -> Iterator[str]:
         first, others = written.get("prefixItems", []), read.get("prefixItems", [])
-        for at, (one, other) in enumerate(zip(first, others, strict=False)):
-            yield from self.faults(one, other, f"{path}[{at}]", depth + 1)
-        yield from self.faults(written.get("items"), read.get("items"), f"{path}[]", depth + 1)
+        for at, (one, other) in enumerate(
+            zip_longest(first[:_MAX_DEPTH], others[:_MAX_DEPTH], fillvalue=_REST)  # more than that is no tuple
+        ):
+            one = written.get("items") if one is _REST else one
+            other = read.get("items") if other is _REST else other
+            if one is not False:  # so many do not come
+                yield from self.faults(one, other, f"{path}[{at}]", depth + 1)
+        if written.get("items") is not False and read.get("items") is not False:  # else it is a matter of how many
+            yield from self.faults(written.get("items"), read.get("items"), f"{path}[]", depth + 1)
+
+
+_REST = object()
+
+
+def _joined(schema: Schema, defs: Any) -> Schema:
+    """Return a schema and its parts as one: all fields, what one of them requires, and of the rest what comes first."""
+    made: Schema = {}
+    parts, seen = [schema], set[int]()  # a part may have itself as one, or be one of many
+    for part in parts:
+        part = _resolved(part, defs)
+        if not isinstance(part, dict) or id(part) in seen:
+            continue
+        seen.add(id(part))
+        for name, value in part.items():
+            if name == "allOf" and isinstance(value, list):
+                parts += value
+            elif name == "properties" and isinstance(value, dict):
+                made[name] = value | made.get(name, {})
+            elif name == "required" and isinstance(value, list):
+                made[name] = [*made.get(name, ()), *value]
+            else:
+                made.setdefault(name, value)
+    return made
+
+
+def _of_range(written: Schema, read: Schema, kinds: tuple[str, ...], path: str) -> Iterator[str]:
+    """Yield the bounds within which not all is that comes."""
+    is_whole = kinds == ("integer",)
+    for names, inside in ((_LOWEST, 1), (_HIGHEST, -1)):
+        for name in names if kinds else ():
+            bound, was = _bound(read, name, inside, is_whole), _bound(written, name, inside, is_whole)
+            if bound is None or (was is not None and was[0] >= bound[0]):
+                continue
+            _, named, value = bound
+            comes = "" if was is None else f"{was[2]}" if was[1] == named else f"{was[1]} {was[2]}"
+            yield f"{named} {value} is expected at {path}, and {f'{comes} comes' if comes else 'none is stated'}"
+
+
+def _bound(schema: Schema, name: str, inside: int, is_whole: bool) -> tuple[tuple[float, bool], str, float] | None:
+    """Return the narrower bound of those with a name and of those that are outside themselves: what is larger the
+    narrower it is, its name and its value."""
+    found: list[tuple[tuple[float, bool], str, float]] = []
+    for each, is_outside in ((name, False), (_OUTSIDE.get(name, ""), True)):
+        value: Any = schema.get(each)
+        if not _is_number(value):
+            continue
+        size = value * inside
+        if is_whole:  # then one that is outside has a next one that is not
+            size, is_outside = (floor(size) + 1 if is_outside else ceil(size)), False
+        found.append(((size, is_outside), each, value))
+    return max(found, default=None)
+
+
+def _of_text(name: str, written: Schema, read: Schema, kinds: tuple[str, ...], path: str) -> Iterator[str]:
+    """Yield that texts may come of another pattern or format than is expected."""
+    bound, was = read.get(name), written.get(name)
+    if not isinstance(bound, str) or bound in (was, _NARROWER.get(str(was))):
+        return
+    if was is not None:
+        yield f"{name} {shown(bound)} is expected at {path}, and {shown(was)} comes"
+    elif "string" in kinds and (name == "pattern" or bound in _CHECKED):
+        yield f"{name} {shown(bound)} is expected at {path}, and none is stated"
 
 
 def _reference(schema: Any) -> str:

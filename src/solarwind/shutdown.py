@@ -11,8 +11,11 @@ import asyncio
 import signal
 import threading
 from collections.abc import Callable
-from types import FrameType
+from contextlib import AbstractAsyncContextManager
+from types import FrameType, TracebackType
 from typing import Any
+
+from .errors import BadArgument
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _LOOK_S = 0.25
@@ -68,3 +71,28 @@ class Shutdown:
         if not self._over:
             self._loop.call_soon_threadsafe(self._begins)
         self._before[signal.Signals(number)](number, frame)
+
+
+class Lifespan(AbstractAsyncContextManager[None]):
+    """What runs beside an app, from before its first request to after its last. It may be entered again."""
+
+    def __init__(self, begin: Callable[[], AbstractAsyncContextManager[None]], where: str) -> None:
+        """`where` is the name of the method that returned it."""
+        self._begin = begin
+        self._where = where
+
+    async def __aenter__(self) -> None:
+        self._now = self._begin()
+        await self._now.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        return await self._now.__aexit__(kind, error, trace)
+
+    def __call__(self, app: Any) -> AbstractAsyncContextManager[None]:
+        """Raise `BadArgument`: an app calls the method by itself."""
+        raise BadArgument(
+            f"expected lifespan={self._where}, the method itself, got {self._where}(), what it returns: leave out the "
+            "parentheses"
+        )

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import shlex
-import sys
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from .engine.base import Engine
 from .errors import BadArgument
+from .extras import missing_extra
 from .limits import Limits
 from .names import check_path, check_socket_path
 from .systems import check_linux, posix_needed
@@ -76,15 +75,6 @@ def open_engine(
     raise BadArgument(f"expected {EXPECTED}, got {redact(url)!a}")
 
 
-def missing_extra(extra: str, what: str) -> BadArgument:
-    """Return the refusal where a part of the package was not installed."""
-    python = shlex.quote(sys.executable or "python3")  # of this very command: there may be several
-    return BadArgument(
-        f"expected what {what} needs, but it is not installed: run {python} -m pip install '.[{extra}]' in Solar "
-        "Wind's checkout"
-    )
-
-
 def _check_server(url: str) -> None:
     """Raise `BadArgument` for a server's URL that holds a secret, since process lists and logs show URLs."""
     parts = urlsplit(url)
@@ -123,7 +113,7 @@ def sqlite_path(url: str) -> str:
     """Return the file that a sqlite:// URL names. Raise `BadArgument`."""
     url = url.strip()
     parts = urlsplit(url)
-    sound = url[len("sqlite:") :].startswith("///") and not parts.netloc
+    sound = url[len("sqlite:") :].startswith("///") and not parts.netloc and parts.path != "/:memory:"
     if parts.scheme != "sqlite" or not sound or len(parts.path) < 2 or parts.path.endswith("/"):
         raise BadArgument(
             "expected sqlite:///wind.db for a file here, or sqlite:////var/lib/wind.db for a path from the root, "

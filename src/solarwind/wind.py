@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 from .asyncapi import document
+from .calls import explains_calls
 from .declaring import Declaring
 from .engine.base import NOTHING, Engine
 from .engine.running import Running
@@ -21,12 +22,13 @@ from .engine.tasks import complete
 from .errors import BadArgument, SolarWindError, Unavailable
 from .event import Event
 from .handlers import Registering
-from .lifecycle import Life, finish, log_draining
+from .lifecycle import Life, check_may_start, finish, log_draining
 from .limits import Limits
 from .logs import limited
 from .loops import on_own_loop
+from .names import check_token
 from .operations import Internal
-from .options import check_engine, check_seconds, check_token, check_type
+from .options import check_engine, check_seconds, check_type
 from .outbox.effects import Effects
 from .records import SchemaInfo
 from .schema import read_schema
@@ -46,6 +48,7 @@ log = logging.getLogger("solarwind")
 M = TypeVar("M", bound=Middleware)
 
 
+@explains_calls
 class SolarWind(Life, Registering, Effects, Declaring):
     """Fires events, and handles them for a purpose.
 
@@ -279,6 +282,7 @@ class SolarWind(Life, Registering, Effects, Declaring):
         handlers, also on another loop. If it fails or is cancelled, nothing is left open."""
         self._check_process()
         self._check_not_running()
+        check_may_start()
         self._state = "starting"
         loop = asyncio.get_running_loop()
         self._starting = loop.create_future()
@@ -294,6 +298,7 @@ class SolarWind(Life, Registering, Effects, Declaring):
         finally:
             self._starting.set_result(None)
             self._starting = None
+        self._on_ready()
         self._begun.set()
 
     async def _start(self) -> None:
@@ -408,7 +413,7 @@ class SolarWind(Life, Registering, Effects, Declaring):
 
     def _begin_relay(self, relay: Relay) -> None:
         if self._loop is not None and self._state == "running":
-            self._on_loop(lambda: self._spawn(relay.start(self._engine, self._limits)))
+            self._on_loop(lambda: self._spawn(relay.start(self._engine, self._limits, self._around.observer)))
 
     def _handled_now(self) -> Event | None:
         """Return the event whose handler calls this, unless the handler has returned."""

@@ -84,6 +84,7 @@ def test_a_service_ends_whatever_its_handler_does(url: str, start: Start, write:
     assert "Traceback" not in answer.err
 
 
+@pytest.mark.long
 def test_a_second_signal_ends_at_once_what_blocks_the_loop(url: str, start: Start, write: Write) -> None:
     write("app.py", HEAD.replace("0.3", "100") + HOLDS_UP["blocks the loop"])
     done("fire", "t", "1", "--url", url)

@@ -79,6 +79,11 @@ def test_the_variable_comes_before_everything_but_the_argument(
 
 
 REFUSALS = {
+    "one that runs it": (
+        {"app": f"{WIND}wind.run()\n"},
+        "app.py:3: Unavailable: expected nothing to start while",
+    ),
+    "one that starts it": ({"app": f"{WIND}with wind: 1\n"}, 'put it below `if __name__ == "__main__":`'),
     "nothing here": ({}, "neither app.py nor main.py in "),
     "no SolarWind": ({"app": "x = 1\n", "main": "y = 1\n"}, "neither app.py nor main.py in "),
     "two": (
@@ -104,6 +109,7 @@ def test_run_says_in_a_sentence_why_it_found_no_app(case: str, said: Callable[..
     assert words in line
 
 
+@pytest.mark.long
 def test_the_processes_of_a_service_find_the_app_too(url: str, start: Start, write: Write) -> None:
     write("main.py", handles("main"))
     done("fire", "t", "1", "--url", url)

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from mcp import Client, StdioServerParameters
 
+from solarwind.extras import install
 from solarwind.operations import OPERATIONS
 from solarwind.testing.contract import on_loop
 
@@ -68,8 +69,12 @@ def test_answers_are_what_the_commands_print_as_json(furnished: str) -> None:
 async def test_what_is_wrong_is_said_in_the_answer(furnished: str) -> None:
     async with assistant(furnished) as client:
         for tool, arguments, says in (
-            ("nothing", {}, "expected one of the tools "),
-            ("dead", {"topic": "video.uploaded"}, "missing required field `purpose`"),
+            ("n" * 5_000, {}, "expected one of the tools "),
+            (
+                "dead",
+                {"topic": "video.uploaded"},
+                "as the schema of dead has them: Object missing required",
+            ),
             ("purposes", {"topic": "none"}, "which does not exist"),
             ("purposes", {"colour": "red"}, "unknown field `colour`"),
             ("events", {"topic": "video.uploaded", "since": "soon"}, "expected"),
@@ -79,9 +84,12 @@ async def test_what_is_wrong_is_said_in_the_answer(furnished: str) -> None:
             good, text = await ask(client, tool, **arguments)
             assert not good, (tool, arguments)
             assert says in text
+            assert text.startswith("expected ")
+            assert len(text) < 600
         assert (await ask(client, "topics"))[0], "it goes on"
 
 
+@pytest.mark.long
 @on_loop
 async def test_a_server_is_asked_with_the_rights_of_its_token(serving: Any, tmp_path: Any) -> None:
     server: Serving = serving("--data", str(tmp_path / "wind.db"))
@@ -95,7 +103,7 @@ def test_without_the_package_it_says_how_to_install_it(monkeypatch: pytest.Monke
     monkeypatch.setitem(sys.modules, "mcp.server.stdio", None)
     answer = call("mcp", "--url", url)
     assert answer.code == 1
-    assert "pip install 'solarwind[mcp]'" in answer.err
+    assert f"run {install('mcp')}" in answer.err
 
 
 def test_a_store_that_is_not_there_is_refused(url: str) -> None:

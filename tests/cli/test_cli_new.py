@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import compileall
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +14,8 @@ import httpx
 import pytest
 
 from ports import Port
+from sampling import some
+from solarwind.extras import missing_extra, requirement
 
 from .conftest import Process, call, done, eventually
 
@@ -34,7 +37,7 @@ def made(tmp_path: Path) -> Callable[[str], Path]:
     return make
 
 
-@pytest.mark.parametrize("template", NAMES)
+@pytest.mark.parametrize("template", some(["script"], NAMES))
 def test_a_new_project_passes_its_own_tests(made: Callable[[str], Path], template: str) -> None:
     folder = made(template)
     command = ["manage.py", "test"] if template == "django" else ["-m", "pytest", *QUIET]
@@ -49,6 +52,32 @@ def test_nothing_of_the_template_s_name_is_left(made: Callable[[str], Path], tem
     assert {"README.md", ".gitignore", "pyproject.toml", "requirements.txt"} <= {each.name for each in folder.iterdir()}
     for each in folder.rglob("*"):
         assert not each.is_file() or "project-name" not in each.read_text(), each
+
+
+ORIGINS = {
+    "": "solarwind[server]",
+    "no JSON": "solarwind[server]",
+    '{"url": "file:///my%20wind", "dir_info": {}}': "solarwind[server] @ file:///my%20wind",
+    '{"url": "file:///my%20wind", "dir_info": {"editable": true}}': "-e file:///my%20wind[server]",
+    '{"url": "file:///x/solarwind-0.1.0-py3-none-any.whl", "archive_info": {}}': "solarwind[server] @ file:///x/solarwind-"
+    "0.1.0-py3-none-any.whl",
+    '{"url": "https://git.example/w", "vcs_info": {"vcs": "git", "commit_id": "4a"}, "subdirectory": "py"}': "solarwind"
+    "[server] @ git+https://git.example/w@4a#subdirectory=py",
+}
+
+
+@pytest.mark.parametrize("origin", ORIGINS)
+def test_solarwind_is_required_from_where_it_was_installed(
+    made: Callable[[str], Path], origin: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed = tmp_path / "site" / "solarwind-0.1.0.dist-info"
+    installed.mkdir(parents=True)
+    (installed / "METADATA").write_text("Name: solarwind\nVersion: 0.1.0\n")
+    (installed / "direct_url.json").write_text(origin)
+    monkeypatch.syspath_prepend(installed.parent)
+    assert (made("script") / "requirements.txt").read_text() == f"{ORIGINS[origin]}\npytest\n"
+    pip = f"{shlex.quote(sys.executable)} -m pip install "
+    assert str(missing_extra("server", "a server")).endswith(pip + shlex.join(requirement("server")))
 
 
 def test_a_new_script_handles_what_it_places(made: Callable[[str], Path]) -> None:
@@ -67,8 +96,9 @@ def test_dev_finds_the_app_of_a_new_project(made: Callable[[str], Path], start: 
 
 def test_a_new_api_takes_orders_and_handles_them(made: Callable[[str], Path], start: Start) -> None:
     port = Port()
-    start("app:app", "--port", str(port.number), module="uvicorn", cwd=made("fastapi"))
+    process = start("app:app", "--port", str(port.number), module="uvicorn", cwd=made("fastapi"))
     eventually(lambda: _placed(f"http://127.0.0.1:{port.number}/orders/7"), "the app to take an order")
+    process.read_err("mail about order 7")
 
 
 def _placed(address: str) -> bool:

@@ -216,6 +216,32 @@ def test_a_target_that_is_not_module_colon_attribute_is_refused(refused: Callabl
     )
 
 
+@pytest.mark.parametrize(
+    ("target", "meant"),
+    [
+        ("first.py", "first:shop"),
+        ("./first.py", "first:shop"),
+        ("first", "first:shop"),
+        ("first.py:other", "first:other"),
+        ("first.py:", "first:shop"),
+        ("absent.py", "absent:wind"),
+        ("first.shop", "first:shop"),
+        ("first/shop", "first:shop"),
+        ("shop/events.py", "shop.events:wind"),
+    ],
+)
+def test_the_name_of_a_file_is_not_taken_and_what_is_meant_is_said(
+    refused: Callable[..., str], target: str, meant: str
+) -> None:
+    said = refused(target, first="import solarwind\n\nshop: object = solarwind.SolarWind()\n")
+    assert said.endswith(f"got '{target}': did you mean {meant}?\n")
+
+
+def test_what_cannot_start_is_refused_before_it_is_said_to_run(refused: Callable[..., str]) -> None:
+    said = refused("app:wind", app=GOOD.replace("memory://", "sqlite:////nowhere/wind.db"))  # one line, as all of these
+    assert "/nowhere" in said
+
+
 @pytest.mark.parametrize("target", ["nothing_here:wind", "mod_a.sub:wind"])
 def test_run_refuses_a_module_that_does_not_exist(refused: Callable[..., str], target: str) -> None:
     assert f"expected a module {target.partition(':')[0]!r}, found none in " in refused(target, mod_a=GOOD)

@@ -20,6 +20,7 @@ import typer.main
 
 from solarwind import Limits
 from solarwind.cli import app
+from solarwind.extras import install
 from solarwind.server import Settings
 
 from .conftest import PATIENCE_S, Answer, Process, Serving, call, done, eventually
@@ -247,7 +248,7 @@ def test_without_the_extra_its_commands_say_what_to_install_and_the_others_work(
     for command in (["serve"], ["token", "list"], ["topics"]):
         answer = plain(*command)
         assert (answer.code, answer.err.count("\n")) == (1, 1), answer
-        assert f"run {sys.executable} -m pip install '.[server]'" in answer.err
+        assert f"run {install('server')}" in answer.err
 
 
 # --- what its options do ------------------------------------------------------------------------------------

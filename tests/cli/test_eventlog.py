@@ -247,7 +247,10 @@ def test_dev_is_quiet_if_told_so(start: Start, write: Write) -> None:
     assert "application" not in process.end().err
 
 
-@pytest.mark.parametrize(("environment", "coloured"), [({"TERM": "xterm"}, True), ({"NO_COLOR": "1"}, False)])
+@pytest.mark.parametrize(
+    ("environment", "coloured"),
+    [({"TERM": "xterm"}, True), pytest.param({"NO_COLOR": "1"}, False, marks=pytest.mark.long)],
+)
 def test_the_log_has_colours_on_a_terminal_alone(
     start: Start, write: Write, environment: dict[str, str], coloured: bool
 ) -> None:

@@ -128,6 +128,7 @@ async def test_what_is_delayed_is_due_by_its_owner_s_clock_and_once_where_that_i
         assert max(owned.handled().values()) == 1
 
 
+@pytest.mark.long
 @on_loop
 async def test_a_schedule_fires_once_at_a_tick_and_goes_on_where_its_owner_s_clock_is_set_forward_and_back(
     server: NatsServer, namespace: str, clock: WrongClock

@@ -282,6 +282,7 @@ async def test_an_owner_that_is_killed_while_events_are_delayed_and_due_leaves_e
     assert sorted(entered) == sorted(id for at, id in enumerate(ids) if at % 21 != 20)
 
 
+@pytest.mark.long
 @on_loop
 async def test_an_owner_that_is_killed_while_events_wait_for_a_delay_makes_none_early_and_loses_none(
     server: NatsServer, namespace: str

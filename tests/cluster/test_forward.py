@@ -52,9 +52,9 @@ async def test_what_waits_to_be_copied_travels_together_each_once_and_in_order(
 
     @wind.on("parents", purpose="p")
     async def parent(number: int) -> None:
-        wind.fire("children", number, id=f"own-{number}" if number == FIRED // 2 else None)
+        wind.fire("children", number, key="one", id=f"own-{number}" if number == FIRED // 2 else None)
 
-    @wind.on("children", purpose="p", concurrency=1)
+    @wind.on("children", purpose="p", exchange="keyed")  # a direct one promises no order
     async def child(number: int) -> None:
         handled.append(number)
 

@@ -54,6 +54,7 @@ async def fire_until(wind: SolarWind, topics: list[str], over: asyncio.Event, ke
     return number
 
 
+@pytest.mark.long
 @on_loop
 async def test_partitions_are_spread_and_one_that_leaves_hands_over_what_it_has(
     server: NatsServer, namespace: str
@@ -160,6 +161,7 @@ async def _is_put_off(wind: SolarWind) -> bool:
     return (counts.pending, counts.in_flight) == (1, 0)
 
 
+@pytest.mark.long
 @on_loop
 async def test_an_owner_that_wakes_up_in_the_middle_of_a_settle_writes_nothing(
     server: NatsServer, namespace: str

@@ -134,6 +134,7 @@ async def test_an_owner_that_ends_right_after_each_start_is_started_once_a_heart
     assert starts[2] - starts[0] > 0.6
 
 
+@pytest.mark.long
 @on_loop
 async def test_a_background_task_that_raises_is_logged_and_all_purposes_go_on(
     server: NatsServer, namespace: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

@@ -17,6 +17,8 @@ from solarwind.testing.contract import until
 
 from .browsing import Browsing, World, go, on_page
 
+pytestmark = pytest.mark.long
+
 AWAY = ("Failed to load resource", "net::ERR_")  # what Chromium says of a server that is not there
 
 

@@ -9,11 +9,14 @@ import re
 from pathlib import Path
 from urllib.parse import quote
 
+import pytest
 from playwright.async_api import Download, Page, expect
 
 from .browsing import Browsing, World, go, on_page
 from .test_verbs import confirm, dead, opened, pends, take
 from .world import HARMFUL, LONG_PURPOSE, LONG_TOPIC
+
+pytestmark = pytest.mark.long
 
 HOURS = {"attempts": 9, "wait": 36_000, "ceiling": 36_000}
 

@@ -16,6 +16,8 @@ from solarwind import Retry, SolarWind
 from .browsing import Browsing, World, go, on_page
 from .test_live import serve, stop
 
+pytestmark = pytest.mark.long
+
 LEVELS = 6
 
 

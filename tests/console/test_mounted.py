@@ -6,6 +6,7 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import pytest
 from fastapi import FastAPI
 from playwright.async_api import expect
 
@@ -16,6 +17,8 @@ from solarwind.server import app
 from solarwind.testing.contract import until
 
 from .browsing import Browsing, World, go, on_page
+
+pytestmark = pytest.mark.long
 
 GONE = ("404 (Not Found)",)
 PAGES = {

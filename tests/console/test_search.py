@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import re
 
+import pytest
 from playwright.async_api import Page, Route, expect
 
 from .browsing import AXE, Browsing, World, faults_of, go, on_page
+
+pytestmark = pytest.mark.long
 
 
 async def typed(page: Page, text: str) -> None:

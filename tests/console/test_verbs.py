@@ -85,6 +85,7 @@ async def test_a_purpose_is_paused_resumed_replayed_and_retired(browsing: Browsi
         assert (await http.get(way)).status_code == 404
 
 
+@pytest.mark.long
 @on_page
 async def test_a_replay_of_nothing_is_refused_and_says_why(browsing: Browsing, world: World) -> None:
     async with (
@@ -102,6 +103,7 @@ async def test_a_replay_of_nothing_is_refused_and_says_why(browsing: Browsing, w
         await expect(dialog.locator("button[type=submit]")).to_be_disabled()
 
 
+@pytest.mark.long
 @on_page
 async def test_nothing_is_confirmed_before_its_number_is_said(browsing: Browsing, world: World) -> None:
     async with browsing.page(world.console, world.admin) as page, world.http() as http:
@@ -125,6 +127,7 @@ async def test_nothing_is_confirmed_before_its_number_is_said(browsing: Browsing
         await expect(button).to_be_enabled()
 
 
+@pytest.mark.long
 @on_page
 async def test_a_purpose_that_retires_while_a_verb_is_confirmed_is_said(browsing: Browsing, world: World) -> None:
     async with (
@@ -145,6 +148,7 @@ async def test_a_purpose_that_retires_while_a_verb_is_confirmed_is_said(browsing
         await expect(dialog.get_by_role("alert")).to_contain_text("expected a purpose of topic 'verbs.gone'")
 
 
+@pytest.mark.long
 @on_page
 async def test_dead_letters_are_redriven_and_discarded_in_groups(browsing: Browsing, world: World) -> None:
     async with browsing.page(world.console, world.admin) as page, world.http() as http:
@@ -191,6 +195,7 @@ async def test_an_event_is_fired_and_a_topics_history_is_kept(browsing: Browsing
         assert "12345678901234567890" in history
 
 
+@pytest.mark.long
 @on_page
 async def test_a_delayed_event_is_taken_back_and_a_schedule_steered(browsing: Browsing, world: World) -> None:
     async with browsing.page(world.console, world.admin) as page, world.http() as http:
@@ -213,6 +218,7 @@ async def test_a_delayed_event_is_taken_back_and_a_schedule_steered(browsing: Br
         assert (await http.get("/v1/topics/verbs.later/delayed/back")).status_code == 404
 
 
+@pytest.mark.long
 @on_page
 async def test_versions_are_shared_shadowed_promoted_and_rolled_back(browsing: Browsing, world: World) -> None:
     async with browsing.page(world.console, world.admin) as page, world.http() as http:
@@ -234,6 +240,7 @@ async def test_versions_are_shared_shadowed_promoted_and_rolled_back(browsing: B
         assert (await http.get(f"{way}/rollout")).json()["intended"] == 1
 
 
+@pytest.mark.long
 @on_page
 async def test_a_webhook_is_removed(browsing: Browsing, world: World) -> None:
     async with browsing.page(world.console, world.admin) as page, world.http() as http:
@@ -250,6 +257,7 @@ async def test_a_webhook_is_removed(browsing: Browsing, world: World) -> None:
         assert (await http.get("/v1/topics/verbs.hook/purposes/Tell/webhooks")).json() == {"webhooks": []}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("which", ["Command line", "curl"])
 @on_page
 async def test_the_commands_that_a_verb_shows_do_the_same(browsing: Browsing, world: World, which: str) -> None:
@@ -269,6 +277,7 @@ async def test_the_commands_that_a_verb_shows_do_the_same(browsing: Browsing, wo
         assert (await http.get(way)).status_code == 404
 
 
+@pytest.mark.long
 @on_page
 async def test_commands_that_pages_show_go_to_this_server(browsing: Browsing, world: World) -> None:
     async with browsing.page(world.console, world.admin) as page, world.http() as http:
@@ -296,6 +305,7 @@ async def run(world: World, command: str) -> None:
     assert b'"status":4' not in out
 
 
+@pytest.mark.long
 @on_page
 async def test_an_event_that_is_redriven_where_it_is_shown_is_dead_no_more(browsing: Browsing, world: World) -> None:
     async with browsing.page(world.console, world.admin) as page, world.http() as http:
@@ -309,6 +319,7 @@ async def test_an_event_that_is_redriven_where_it_is_shown_is_dead_no_more(brows
             assert await count(http, way, "dead") == 1 - number
 
 
+@pytest.mark.long
 @on_page
 async def test_what_is_refused_because_it_was_done_elsewhere_shows_how_things_stand_now(
     browsing: Browsing, world: World
@@ -332,6 +343,7 @@ async def test_what_is_refused_because_it_was_done_elsewhere_shows_how_things_st
         await expect(row).to_have_count(0)
 
 
+@pytest.mark.long
 @on_page
 async def test_a_dialog_closes_where_the_browser_goes_back(browsing: Browsing, world: World) -> None:
     async with browsing.page(world.console, world.admin) as page, world.http() as http:
@@ -345,6 +357,7 @@ async def test_a_dialog_closes_where_the_browser_goes_back(browsing: Browsing, w
         await expect(page.get_by_role("dialog")).to_have_count(0)
 
 
+@pytest.mark.long
 @on_page
 async def test_a_copy_of_an_event_is_edited_before_it_is_fired(browsing: Browsing, world: World) -> None:
     async with browsing.page(world.console, world.admin) as page, world.http() as http:

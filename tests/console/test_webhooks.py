@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from urllib.parse import quote
 
+import pytest
 from playwright.async_api import expect
 
 from server.webhooks.place import Answer, Request, receiving
@@ -12,6 +13,8 @@ from server.webhooks.place import Answer, Request, receiving
 from .browsing import Browsing, World, go, on_page
 from .test_verbs import confirm, opened
 from .world import HARMFUL
+
+pytestmark = pytest.mark.long
 
 TELL = "Tell the shop"
 GONE = ("404 (Not Found)",)  # what the page asks of a webhook until it hears that it was removed

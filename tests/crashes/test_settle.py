@@ -373,9 +373,7 @@ BY_KIND = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("column", "kind"), some([(SQLITE, "thread"), (SQLITE, "batch"), (WS_SERVER, "answered")], BY_KIND), ids=str
-)
+@pytest.mark.parametrize(("column", "kind"), some([(SQLITE, "thread"), (SQLITE, "batch")], BY_KIND), ids=str)
 def test_it_is_so_for_handlers_of_each_kind(live: Live, column: Column, kind: str) -> None:
     sweep(live, column, "write", 2 if column is WS_SERVICE else 29, kind)
 

@@ -78,6 +78,7 @@ def place(port: int, number: int) -> None:
 DONE = {"number": 7, "product": "lamp", "confirmed": 1, "mailed": 1, "seen": 1}
 
 
+@pytest.mark.long
 def test_runserver_alone_does_all_of_it(shop: Project) -> None:
     port = Port()
     server = shop.begin("manage.py", "runserver", str(port.number))

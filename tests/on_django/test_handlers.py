@@ -75,6 +75,7 @@ print(*sorted(set(seen)), Note.objects.count(), sep="\\n")
     ]
 
 
+@pytest.mark.long
 def test_a_connection_that_is_kept_is_replaced_once_it_is_too_old(tmp_path: Path) -> None:
     events = """
 from django.db import connection
@@ -236,6 +237,7 @@ def test_a_death_between_commit_and_fire_loses_the_event_of_on_commit_and_not_of
     assert project.manage("solarwind", "run", "--until-settled").stdout == handled
 
 
+@pytest.mark.long
 def test_a_missing_table_and_a_missing_database_say_what_to_do(tmp_path: Path) -> None:
     project = Project(tmp_path, events=OUTBOX, settings=RELAYED)
     for program in ("wind.outbox('default').fire('T')", "wind.begin()"):

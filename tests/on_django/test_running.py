@@ -68,6 +68,7 @@ def up(port: int) -> bool:
         return False
 
 
+@pytest.mark.long
 def test_under_wsgi_it_starts_with_the_first_request_and_stops_with_the_process(project: Project) -> None:
     program = """
 from django.core.handlers.wsgi import WSGIHandler
@@ -193,6 +194,7 @@ def test_the_command_is_that_of_solarwind_with_its_exit_codes(project: Project) 
     assert (nobody.returncode, "Traceback" in nobody.stderr) == (1, False)
 
 
+@pytest.mark.long
 def test_call_command_gives_what_it_prints_and_raises_what_it_refuses(project: Project) -> None:
     program = """
 import io
@@ -222,3 +224,6 @@ def test_the_command_line_of_solarwind_runs_a_project_that_is_not_set_up(project
     assert nothing.returncode == 1
     assert "Traceback" not in nothing.stderr
     assert "ImproperlyConfigured" in nothing.stderr
+    project.write("shop/events.py", "\nimport nowhere_at_all\n")
+    broken = project.call([PYTHON, "-m", "solarwind", "run", entry])
+    assert broken.stderr.startswith("solarwind: shop/events.py:2: ImproperlyConfigured: expected shop.events, ")

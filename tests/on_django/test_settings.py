@@ -19,6 +19,8 @@ WRONG = {
     'SOLARWIND = {"LIMITS": {"payload_byte": 1}}': "did you mean payload_bytes=1?",
     'SOLARWIND = {"LIMITS": 7}': "expected a dict such as {",
     'SOLARWIND = {"EVENTS": "shop/events"}': "expected the name of a module of each app",
+    'SOLARWIND = {"EVENTS": "class"}': "expected the name of a module of each app",
+    'SOLARWIND = {"EVENTS": ["events"]}': "expected the name of a module of each app",
     'SOLARWIND = {"HANDLE": "no"}': "expected True, False or None as SOLARWIND['HANDLE'], got 'no'",
     'SOLARWIND = {"RELAY": "default"}': "expected a list of names of databases",
     'SOLARWIND = {"RELAY": ["other"]}': "expected the name of a Django database, one of 'default', or a URL, got",
@@ -49,6 +51,9 @@ with override_settings({name}={value}):
     assert run.returncode == 1
     assert "did you mean 'URL'?" in run.stderr
     assert "Traceback" not in run.stderr
+    asked = project.manage("solarwind", "topics")
+    assert (asked.returncode, asked.stdout) == (1, "")
+    assert "did you mean 'URL'?" in asked.stderr
     begun = project.attempt("wind.begin()")
     assert begun.stderr.splitlines()[-1].startswith("solarwind.errors.BadArgument: expected keys of SOLARWIND among")
 
@@ -114,10 +119,51 @@ def test_each_group_of_each_app_is_included_once(tmp_path: Path) -> None:
     assert found.splitlines() == ["T On wind", "T Other", "T Out", "inner.T In", "taken.T Taken"]
 
 
-def test_a_module_of_handlers_that_fails_is_shown_as_it_is(tmp_path: Path) -> None:
+def test_a_module_of_handlers_that_fails_is_named_with_its_cause(tmp_path: Path) -> None:
     project = Project(tmp_path, events="import nowhere_at_all\n")
     done = project.attempt("")
-    assert "No module named 'nowhere_at_all'" in done.stderr
+    assert 'shop/events.py", line 1' in done.stderr
+    assert done.stderr.splitlines()[-1].endswith(
+        "expected shop.events, the handlers of app 'shop', to import, got ModuleNotFoundError: No module named "
+        "'nowhere_at_all'"
+    )
+
+
+def test_events_that_no_app_has_are_a_check_and_nothing_starts(tmp_path: Path) -> None:
+    project = Project(tmp_path, settings='SOLARWIND["EVENTS"] = "evnts"\n')
+    problem = "expected the name of a module of an app as SOLARWIND['EVENTS'], got 'evnts', which no app has"
+    assert f"(solarwind.E001) {problem}" in project.manage("check").stderr
+    assert project.attempt("wind.begin()").stderr.splitlines()[-1].endswith(problem)
+
+
+def test_a_database_in_memory_has_no_relay(tmp_path: Path) -> None:
+    project = Project(tmp_path, settings='SOLARWIND["RELAY"] = ["default"]\n')
+    program = """
+from django.db import connections
+from solarwind import SolarWindError
+from solarwind.contrib.django.databases import database_url
+for name in (":memory:", "", "file::memory:?cache=shared", "file:shop?mode=memory"):
+    connections["default"].settings_dict["NAME"] = name
+    try:
+        wind.begin()
+    except SolarWindError as error:
+        print(error)
+connections["default"].settings_dict["NAME"] = "file:my%20shop.db?mode=rwc"
+print(database_url("default"))
+"""
+    said = project.python(program).splitlines()
+    expected = "expected a Django database in a file, which a relay can open, got 'default' whose NAME is "
+    assert said[:4] == [
+        f"{expected}{name!r}" for name in (":memory:", "", "file::memory:?cache=shared", "file:shop?mode=memory")
+    ]
+    assert said[4] == f"sqlite:///{tmp_path}/my%20shop.db"
+
+
+def test_help_is_that_of_the_command_line_of_solarwind(tmp_path: Path) -> None:
+    done = Project(tmp_path).manage("help", "solarwind")
+    assert done.returncode == 0
+    assert "--skip-checks" not in done.stdout
+    assert "relay" in done.stdout
 
 
 @pytest.mark.parametrize("name", ["winds", "Wind"])

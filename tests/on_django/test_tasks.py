@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from .project import Project
+from .project import MODELS, Project
 
 TASKS = """
 import threading
@@ -45,10 +45,12 @@ def mail(text):
 def plain(): ...
 """
 SETTINGS = """
+from datetime import timedelta
 TASKS = {"default": {"BACKEND": "solarwind.contrib.django.tasks.SolarWindBackend", "QUEUES": ["default", "mail"],
-                     "OPTIONS": {"retry": {"attempts": 3, "wait": 0.01}}}}
+                     "OPTIONS": {"retry": {"attempts": 3, "wait": 0.01}, "within": timedelta(seconds=30)}}}
 SOLARWIND = {"URL": "memory://"}
 """
+ALSO = 'INSTALLED_APPS += [] if __import__("django").VERSION >= (6,) else ["django_tasks"]\n'
 BEGIN = """
 from shop import tasks
 try:
@@ -133,6 +135,7 @@ with wind_in_memory(clock := WindClock()):
     assert project.python(BEGIN + program).splitlines() == ["past!", "past! late!"]
 
 
+@pytest.mark.long
 def test_what_the_backend_cannot_do_is_refused_and_its_flags_say_so(project: Project) -> None:
     program = """
 backend = task_backends["default"]
@@ -182,7 +185,6 @@ for letter in wind.wait(wind.dead("django.tasks.default", "Run Django tasks")):
 def test_wrong_options_are_checks_and_no_task_of_theirs_is_enqueued(project: Project) -> None:
     usual = (project.folder / "settings.py").read_text()
     wrong = """
-INSTALLED_APPS += [] if __import__("django").VERSION >= (6,) else ["django_tasks"]
 TASKS["default"] |= {"QUEUES": [], "OPTIONS": {"retries": 3, "concurrency": 0, "within": -1, "outbox": "other",
                                                "retry": {"attempt": 3}}}
 """
@@ -197,11 +199,22 @@ TASKS["default"] |= {"QUEUES": [], "OPTIONS": {"retries": 3, "concurrency": 0, "
     ):
         assert sentence in checked.stderr, checked.stderr
     assert checked.stderr.count("(solarwind.E002)") == 6
+    project.write("settings.py", usual + wrong + ALSO)  # whose check asks the backends
+    assert project.manage("check").stderr.count("(solarwind.E002)") == 6
     project.write("settings.py", usual + wrong + 'TASKS["default"] |= {"QUEUES": "mail", "OPTIONS": None}\n')
     checked = project.manage("check")
     assert "expected a dict as TASKS['default']['OPTIONS'], got None" in checked.stderr, checked.stderr
     assert "expected a list of names as TASKS['default']['QUEUES'], got 'mail'" in checked.stderr
     assert "Traceback" not in checked.stderr
+    program = """
+from solarwind.contrib.django.tasks import SolarWindBackend
+for queues in ([1], [[]], [None, "mail"], {"mail": 1}):
+    print(SolarWindBackend("other", {"QUEUES": queues}).problems)
+"""
+    project.write("settings.py", usual)
+    said = project.python(program).splitlines()
+    assert len(said) == 4
+    assert all("expected a list of names as TASKS['other']['QUEUES'], got" in line for line in said), said
     project.write("settings.py", usual + 'TASKS["default"] |= {"QUEUES": ["default", "my mail", "mail"]}\n')
     done = project.attempt("import shop.tasks")
     assert done.returncode == 1
@@ -236,3 +249,52 @@ def test_without_a_backend_of_its_own_nothing_of_tasks_is_imported(tmp_path: Pat
     project = Project(tmp_path)
     found = "import sys\nprint({'django_tasks', 'django.tasks', 'solarwind.contrib.django.tasks'} & set(sys.modules))"
     assert project.python(found) == "set()\n"
+
+
+def test_backends_that_run_a_queue_otherwise_contradict_each_other(project: Project) -> None:
+    settings = (project.folder / "settings.py").read_text()
+    same = """
+TASKS |= {"same": TASKS["default"] | {"QUEUES": ["mail"], "OPTIONS": TASKS["default"]["OPTIONS"] | {"within": 1}},
+          "other": TASKS["default"] | {"QUEUES": ["mail", "own"], "OPTIONS": %s}}
+"""
+    sentence = (
+        "expected retry and concurrency of queue 'mail' in TASKS['other'] as in TASKS['default'], got others: state "
+        "the same, or name another queue"
+    )
+    for options in ({"retry": {"attempts": 2}}, {"retry": {"attempts": 3, "wait": 0.01}, "concurrency": 1}):
+        project.write("settings.py", settings + same % options)
+        checked = project.manage("check")
+        assert f"?: (solarwind.E002) {sentence}\n" in checked.stderr
+        assert checked.stderr.count("solarwind.E002") == 1, checked.stderr
+    said = project.attempt("from shop import tasks\ntasks.mail.using(backend='other')").stderr.splitlines()[-1]
+    assert "InvalidTask" in said
+    assert said.endswith(sentence)
+
+
+def test_a_backend_without_its_app_says_so(project: Project) -> None:
+    settings = (project.folder / "settings.py").read_text()
+    project.write("settings.py", settings + ALSO + 'INSTALLED_APPS.remove("solarwind.contrib.django")\n')
+    project.write(
+        "shop/models.py", MODELS + "import shop.tasks\n"
+    )  # as what enqueues does; it registers Django's check
+    sentence = "expected 'solarwind.contrib.django' in INSTALLED_APPS, which runs the tasks of this backend, got none"
+    assert f"(solarwind.E002) {sentence}" in project.manage("check").stderr
+    said = project.attempt("from shop import tasks\ntasks.mail.enqueue('x')").stderr.splitlines()[-1]
+    assert "with 'solarwind.contrib.django' in INSTALLED_APPS" in said
+
+
+def test_a_task_that_was_enqueued_before_anything_ran_tasks_is_run_later(project: Project) -> None:
+    project.write(
+        "settings.py", (project.folder / "settings.py").read_text() + 'SOLARWIND["URL"] = "sqlite:///wind.db"\n'
+    )
+    program = """
+wind.close()
+wind.handles_here = False  # as where requests only fire
+with wind:
+    tasks.write.enqueue("early")
+wind.handles_here = True
+with wind:
+    wind.wait(wind.settled(60))
+print(*Note.objects.values_list("text", flat=True))
+"""
+    assert project.python(BEGIN.replace("wind.begin()", "") + program) == "early!\n"

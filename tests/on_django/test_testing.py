@@ -121,6 +121,7 @@ class Without(TestCase):
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
 def test_djangos_test_cases_with_handlers_that_use_the_orm(
     tmp_path: Path, engine: str, request: pytest.FixtureRequest

@@ -411,6 +411,7 @@ async def test_a_relay_that_is_behind_needs_a_person_until_it_is_not(
     await wind.stop()
 
 
+@pytest.mark.long
 @on_loop
 async def test_a_database_out_of_reach_needs_a_person_until_it_is_back(postgres: Postgres) -> None:
     url = postgres.new()
@@ -656,7 +657,9 @@ async def test_a_relay_may_be_asked_for_while_it_runs_and_ends_with_it(database:
     assert not [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
 
 
-@pytest.mark.parametrize("url", ["", "mysql://h/d", "postgresql:/x", "sqlite://wind.db", "sqlite:///", None, 7])
+@pytest.mark.parametrize(
+    "url", ["", "mysql://h/d", "postgresql:/x", "sqlite://wind.db", "sqlite:///", "sqlite:///:memory:", None, 7]
+)
 def test_a_url_that_is_no_databases_is_refused(url: Any) -> None:
     for call in (SolarWind("memory://").relay, tables.init, tables.schema, tables.status):
         with pytest.raises(BadArgument, match=r"^expected (the URL of a database|sqlite:///)") as found:

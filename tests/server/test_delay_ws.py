@@ -31,6 +31,7 @@ def server(tmp_path: Path) -> Iterator[Serving]:
     serving.kill()
 
 
+@pytest.mark.long
 @on_loop
 async def test_a_server_that_is_killed_while_events_wait_for_a_delay_makes_none_early_and_loses_none(
     server: Serving,

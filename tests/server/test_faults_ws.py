@@ -692,6 +692,7 @@ async def test_one_that_joins_while_the_others_join_again_is_not_forgotten() -> 
         await asyncio.wait_for(wind.stop(), 60)
 
 
+@pytest.mark.long
 @on_loop
 async def test_rights_that_are_withdrawn_end_what_they_allowed(
     tmp_path: Path, serving: Callable[..., Serving], caplog: pytest.LogCaptureFixture

@@ -177,6 +177,7 @@ async def test_a_reader_that_hangs_up_leaves_no_instance_behind(host: Host) -> N
             assert await reader.data(1) == [2], "nothing is kept"
 
 
+@pytest.mark.long
 @on_loop
 async def test_a_reader_that_is_slow_misses_the_oldest_and_costs_nobody_else_anything(own_host: Host) -> None:
     async with serving(own_host) as http, reading(http) as slow, reading(http) as fast:

@@ -9,6 +9,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from ports import Port
 from solarwind import errors
 from solarwind.server.call import STATUS
@@ -55,6 +57,7 @@ def rows(columns: int) -> list[tuple[str, ...]]:
     return [tuple(cell.strip() for cell in row) for row in found if len(row) == columns]
 
 
+@pytest.mark.long
 @on_loop
 async def test_each_line_of_curl_works_as_written_and_there_is_one_for_each_endpoint(tmp_path: Path) -> None:
     port = Port()

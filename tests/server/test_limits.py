@@ -844,6 +844,7 @@ def masked(data: bytes) -> bytes:
     return bytes([0x82, 0x80 | len(data)]) + bytes(4) + data
 
 
+@pytest.mark.long
 @on_loop
 async def test_pings_whose_answers_are_not_read_are_not_kept(asking: Serving) -> None:
     async with peer(int(asking.port)) as made:

@@ -438,22 +438,22 @@ async def test_while_it_does_not_run_it_lives_and_is_not_ready() -> None:
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
         doors = Doors(http, 0, "")
 
-        async def look() -> None:
+        async def look(state: str) -> None:
             assert await doors.ask("GET", "/healthz") == {"status": "alive"}
             for work in (http.get("/readyz"), doors.send(b"1"), http.get("/v1/topics"), http.get("/metrics")):
-                await doors.refused(work, 503, "unavailable", "expected a server that runs")
+                await doors.refused(work, 503, "unavailable", f"expected a server that runs, got one {state}")
 
-        await look()
+        await look("that was not started: enter its lifespan")
         await server.start()
         assert await doors.ask("GET", "/readyz") == {"status": "ready"}
         waiting = asyncio.ensure_future(doors.take("p", wait=30))
         await until(lambda: there(doors), "somebody to wait")
         stopping = asyncio.ensure_future(server.stop())
         await until(lambda: not server.running, "it to stop")
-        await look()
+        await look("that stops: try again")
         await stopping
         assert await waiting == []
-        await look()
+        await look("that stops: try again")
 
 
 Metrics = dict[tuple[str, frozenset[tuple[str, str]]], float]

@@ -220,6 +220,7 @@ async def test_lines_that_come_one_by_one_go_on() -> None:
         assert (answer.status, json.loads(answer.body)["accepted"]) == (202, 10)
 
 
+@pytest.mark.long
 @on_loop
 async def test_all_bodies_together_have_an_end_and_what_they_took_is_given_back(own_host: Host) -> None:
     port = own_host.start("memory://", bodies_bytes=64 << 20, authenticate_s=5.0)

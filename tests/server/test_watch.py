@@ -18,6 +18,7 @@ import httpx
 import msgspec
 import pytest
 
+from sampling import some
 from solarwind import Busy, Retry, SolarWind
 from solarwind.engine import watch as watching
 from solarwind.engine.arguments import PARTS
@@ -159,6 +160,7 @@ def test_what_is_made_anew_for_viewers_each_second_is_no_work_for_the_garbage_co
     assert not kind.__struct_config__.gc
 
 
+@pytest.mark.long
 @on_loop
 async def test_what_a_topic_keeps_goes_with_what_was_fired() -> None:
     """Though it is read now and then."""
@@ -516,7 +518,7 @@ def test_a_row_for_watching_takes_parts_as_text_or_as_a_list() -> None:
         assert Internal.watch.unpack(Internal.watch.read(msgspec.Raw(packed))) == wanted
 
 
-@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("end", some([signal.SIGKILL], [signal.SIGTERM, signal.SIGKILL]))
 @on_loop
 async def test_who_watches_by_the_protocol_goes_on_with_a_snapshot_once_a_server_is_back(
     tmp_path: Path, end: signal.Signals

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..errors import BadArgument
 from .options import DEFAULT_URL, JsonOption, UrlOption, option
 from .run import AppArgument, find
 from .serve import given_at
@@ -39,12 +40,19 @@ def docs(
             raise typer.BadParameter("expected an app, or the --url of a dispatcher, got both", param_hint="--url")
         made = _of_dispatcher(url, title, release)
     else:
-        made = find(target).asyncapi(title or "Solar Wind application", release or "0.1.0")
+        made = find(target).asyncapi(
+            "Solar Wind application" if title is None else title, "0.1.0" if release is None else release
+        )
     data = encode(made)
     if output is None:
         sys.stdout.buffer.write(data)
         return
-    output.write_bytes(data)
+    try:
+        output.write_bytes(data)
+    except OSError as error:
+        raise BadArgument(
+            f"expected --output to be a file that can be written, got {output}: {error.strerror}"
+        ) from None
     if json:
         show.document({"written": str(output), "operations": len(made["operations"])})
     else:
@@ -59,6 +67,10 @@ def _of_dispatcher(url: str, title: str | None, release: str | None) -> dict[str
 
     async def ask(wind: SolarWind) -> dict[str, Any]:
         infos = await wind.schemas()
-        return document(infos, title=title or "Solar Wind", version=release or version("solarwind"))
+        return document(
+            infos,
+            title="Solar Wind" if title is None else title,
+            version=version("solarwind") if release is None else release,
+        )
 
     return operate(url, ask)

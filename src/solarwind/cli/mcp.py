@@ -9,6 +9,8 @@ import typer
 
 from ..engine.request import Operation
 from ..errors import BadArgument, SolarWindError, TooLarge
+from ..extras import missing_extra
+from ..names import shown
 from ..operations import OPERATIONS
 from .operations import argument_type, ask_known, read_argument
 from .options import DEFAULT_URL, UrlOption
@@ -34,8 +36,8 @@ def mcp(url: UrlOption = DEFAULT_URL) -> None:
     """
     try:
         import mcp.server.stdio as stdio
-    except ImportError as error:
-        raise BadArgument(f"expected the package mcp ({error}): pip install 'solarwind[mcp]'") from None
+    except ImportError:
+        raise missing_extra("mcp", "solarwind mcp") from None
     from .log import log_to_stderr
     from .reach import on_signals, operate
     from .stdin import Input
@@ -87,11 +89,14 @@ class Tool:
         )
 
     async def ask(self, wind: SolarWind, arguments: dict[str, Any]) -> str:
-        """Return the answer as JSON. Raise `SolarWindError`, `msgspec.ValidationError` and `typer.BadParameter`."""
+        """Return the answer as JSON. Raise `SolarWindError` and `typer.BadParameter`."""
         from .answers import document
 
         assert self.operation.cli is not None
-        given = msgspec.structs.asdict(msgspec.convert(arguments, self._type))
+        try:
+            given = msgspec.structs.asdict(msgspec.convert(arguments, self._type))
+        except msgspec.ValidationError as error:
+            raise BadArgument(f"expected arguments as the schema of {self.operation.name} has them: {error}") from None
         read = {name: read_argument(self.operation, kind, name, given) for name, kind in self._kinds.items()}
         request = self.operation.request(read)
         answer = await ask_known(wind, request)
@@ -119,9 +124,9 @@ def server_of(wind: SolarWind) -> Server[Any]:
         failed = False
         try:
             if params.name not in tools:
-                raise BadArgument(f"expected one of the tools {', '.join(tools)}, got {params.name!a}")
+                raise BadArgument(f"expected one of the tools {', '.join(tools)}, got {shown(params.name)}")
             text = await tools[params.name].ask(wind, params.arguments or {})
-        except (SolarWindError, msgspec.ValidationError, typer.BadParameter) as error:
+        except (SolarWindError, typer.BadParameter) as error:
             failed, text = True, str(error)
         return types.CallToolResult(content=[types.TextContent(type="text", text=text)], is_error=failed)
 

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import BadArgument
+from ..extras import requirement
 from .options import option
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
 _PLACEHOLDER = "project-name"
+_OF_THIS = re.compile(r"^solarwind\[(.+)\]$", re.MULTILINE)  # the requirement of Solar Wind itself
 _NAME = re.compile("[a-z0-9]([a-z0-9_.-]*[a-z0-9])?", re.ASCII | re.IGNORECASE)  # of a Python project
 
 
@@ -65,4 +67,7 @@ def _copy(source: Traversable, folder: Path, name: str) -> None:
             place.mkdir()
             _copy(each, place, name)
         elif each.name.endswith((".py", ".md", ".toml", ".txt")) or place.name == ".gitignore":
-            place.write_text(each.read_text("utf-8").replace(_PLACEHOLDER, name), "utf-8")
+            text = each.read_text("utf-8").replace(_PLACEHOLDER, name)
+            if place.name == "requirements.txt":
+                text = _OF_THIS.sub(lambda found: " ".join(requirement(found[1])), text)
+            place.write_text(text, "utf-8")

@@ -107,12 +107,12 @@ def _command(operation: Operation[..., Any], cli: Cli) -> Callable[..., None]:
 async def ask_known(wind: SolarWind, request: Request[Any], creates: bool = True) -> Any:
     """Ask it, unless it would make a topic: one that does not exist is more likely mistyped."""
     if not creates:
-        import difflib
+        from ..calls import meant
 
         topic, known = request.arguments["topic"], [each.topic for each in await wind.topics()]
         if topic not in known:
-            near = difflib.get_close_matches(topic, known, 1)
-            hint = f"did you mean {near[0]!r}? " if near else "see `solarwind topics`; "
+            near = meant(topic, known)
+            hint = f"did you mean {near!r}? " if near else "see `solarwind topics`; "
             raise NotFound(f"expected a topic that is there, got {topic!r}, which is not: {hint}--create makes it")
     answer = await wind.ask(request)
     arguments = request.arguments

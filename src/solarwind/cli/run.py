@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import sys
 import traceback
 from typing import TYPE_CHECKING, Annotated
@@ -23,6 +24,7 @@ MAX_WORKERS = 500
 
 _PYPROJECT = "pyproject.toml"
 _USUAL = "app", "main"
+_MADE = re.compile(r"^(\w+)\b.*=\s*[\w.]*SolarWind\(", re.MULTILINE)
 
 _OURS = os.path.dirname(os.path.dirname(__file__)) + os.sep
 
@@ -85,9 +87,12 @@ def run(
 def _run(wind: SolarWind, until_settled: bool, json: bool, where: str) -> None:
     from ..lifecycle import run_loop, serve
 
-    if os.environ.get(WORKER, "1") == "1":  # one worker logs it for all
-        _say_what_runs(wind, json, where)
-    run_loop(serve(wind, until_settled, started=lambda: tell("READY=1"), final=True))
+    def started() -> None:
+        if os.environ.get(WORKER, "1") == "1":  # one worker logs it for all
+            _say_what_runs(wind, json, where)
+        tell("READY=1")
+
+    run_loop(serve(wind, until_settled, started=started, final=True))
 
 
 def arguments_of(target: str | None, until_settled: bool, grace: float | None, json: bool) -> list[str]:
@@ -120,7 +125,8 @@ def load(target: str) -> SolarWind:
     parts = [*name.split("."), *attribute.split(".")]
     if not colon or name.endswith(".py") or not all(part.isidentifier() for part in parts):
         raise BadArgument(
-            f"expected module:attribute, such as app:wind for `wind = SolarWind()` in app.py, got {target!a}"
+            "expected module:attribute, such as app:wind for `wind = SolarWind()` in app.py, got "
+            f"{target!a}{_with_attribute(target)}"
         )
     module = _import(name)
     found: object = module
@@ -159,6 +165,26 @@ def found_here() -> SolarWind:
     )
 
 
+def _with_attribute(target: str) -> str:
+    """Return what was meant by the name of a file, or by a module without the attribute, for the end of a message."""
+    path, _, attribute = target.partition(":")
+    if not path:
+        return ""
+    name = os.path.relpath(path.removesuffix(".py")).replace(".", "/")
+    folder, _, last = name.rpartition("/")
+    if not attribute and not os.path.isfile(f"{name}.py") and os.path.isfile(f"{folder}.py"):
+        name, attribute = folder, last  # app.wind, or app/wind
+    try:
+        with open(f"{name}.py", encoding="utf-8") as file:
+            made = _MADE.search(file.read())
+    except (OSError, UnicodeError):
+        made = None
+    attribute = attribute or (made[1] if made else "wind")
+    if not all(part.isidentifier() for part in [*name.split("/"), *attribute.split(".")]):
+        return ""
+    return f": did you mean {name.replace('/', '.')}:{attribute}?"
+
+
 def _stated() -> str | None:
     """Return `app` in `[tool.solarwind]` of pyproject.toml, or None. Raise `BadArgument`."""
     import tomllib
@@ -186,12 +212,14 @@ def _winds(module: ModuleType) -> dict[str, SolarWind]:
 
 
 def _import(name: str) -> ModuleType:
+    from ..lifecycle import only_defines
 
     folder = os.getcwd()
     if folder not in sys.path:
         sys.path.insert(0, folder)
     try:
-        return importlib.import_module(name)
+        with only_defines(name):
+            return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and f"{name}.".startswith(f"{error.name}."):
             raise BadArgument(f"expected a module {name!r}, found none in {folder} or where Python looks") from None
@@ -210,7 +238,8 @@ def _fault(name: str, error: BaseException) -> BadArgument:
 
 
 def _line_at_fault(error: BaseException) -> str:
-    """Return the last line of the user's own code in the traceback, not one of a library."""
+    """Return the last line of the user's own code in the traceback, or else in that of its cause, not one of a
+    library."""
 
     if isinstance(error, SyntaxError) and error.filename:
         return f"{_short(error.filename)}:{error.lineno}"
@@ -222,6 +251,8 @@ def _line_at_fault(error: BaseException) -> str:
     ]
     here = os.getcwd() + os.sep
     own = [frame for frame in frames if frame.filename.startswith(here) and "site-packages" not in frame.filename]
+    if not own and error.__cause__ is not None:
+        return _line_at_fault(error.__cause__)
     if not own and not frames:
         return "in an unknown line"
     last = (own or frames)[-1]

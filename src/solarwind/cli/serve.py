@@ -336,7 +336,7 @@ def needs_server() -> None:
     """Raise `BadArgument` where the extra is not installed."""
     from importlib.util import find_spec
 
-    from ..urls import missing_extra
+    from ..extras import missing_extra
 
     for name in ("starlette", "h11", "websockets", "httpcore", "prometheus_client"):
         if find_spec(name) is None:

@@ -7,6 +7,7 @@ import threading
 from datetime import timedelta
 from time import monotonic
 
+from ..calls import explains_calls
 from ..engine.base import Engine
 from ..errors import SolarWindError
 from ..limits import Limits
@@ -16,6 +17,7 @@ from ..wind import SolarWind
 AGAIN_S = 5.0  # from what could not be done now to the next time
 
 
+@explains_calls
 class BesideRequests(SolarWind):
     """A `SolarWind` that `begin` starts in a process, on a thread of its own, and that stops at the process's end."""
 

@@ -11,6 +11,7 @@ from typing import Any
 import click
 from flask import Flask
 
+from ..calls import explains_calls, hint
 from ..engine.base import Engine
 from ..errors import BadArgument, SolarWindError, Unavailable
 from ..limits import Limits
@@ -19,12 +20,20 @@ from ..names import shown
 from ..service.middleware import CallNext, Handing
 from .beside import BesideRequests
 
+_KEYS = ("SOLARWIND_URL", "SOLARWIND_TOKEN", "SOLARWIND_GRACE")
 
+
+@explains_calls
 class FlaskSolarWind(BesideRequests):
     """A `SolarWind` for a Flask app: `wind = FlaskSolarWind()`, and in the app's factory `wind.init_app(app)`.
 
     It starts with the first request of a process, on a thread of its own, so that a server may fork before, and stops
     at the end of the process. Handlers run in the app's context."""
+
+    _to_start = (
+        "say `wind.init_app(app)`, and it starts with the first request of the app, or the log says why it could not; "
+        "elsewhere use `with wind:`"
+    )
 
     def __init__(
         self,
@@ -49,6 +58,11 @@ class FlaskSolarWind(BesideRequests):
         solarwind`. Raise `BadArgument` for invalid ones."""
         if not isinstance(app, Flask):
             raise BadArgument(f"expected a Flask app, got {shown(app)}")
+        for key in app.config:
+            if key.startswith("SOLARWIND_") and key not in _KEYS:
+                raise BadArgument(
+                    f"expected {', '.join(_KEYS)} in the configuration of a Flask app, got {key}{hint(key, _KEYS)}"
+                )
         app.before_request(partial(self._begin_with_request, app))  # Flask refuses it once the app has served a request
         self.close()
         url, token = app.config.get("SOLARWIND_URL"), app.config.get("SOLARWIND_TOKEN")

@@ -11,17 +11,19 @@ through a server, a cluster, an outbox, a delay and every retry.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache, wraps
 from importlib.metadata import version
 from time import monotonic, time_ns
-from typing import Any, ParamSpec
+from typing import Any, ParamSpec, TypeVar
 
 from ..batch import Batch
+from ..columns import check_extensions
 from ..core.effects import Join, Offer, Report
 from ..errors import BadArgument, BadPayload
 from ..event import Event
+from ..extras import install
 from ..failure import Later, Reject
 from ..logs import limited
 from ..names import shown
@@ -37,18 +39,20 @@ try:
     from opentelemetry.trace import Link, Span, SpanContext, SpanKind, Status, StatusCode, TracerProvider
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 except ImportError as error:
-    raise ImportError(f"{error}: install it with `pip install 'solarwind[otel]'`") from None
+    raise ImportError(f"{error}: run {install('otel')}") from None
 
 SCHEMA_URL = "https://opentelemetry.io/schemas/1.44.0"
-SPANS = ("fire", "send", "process", "settle")
+SPANS = ("fire", "send", "receive", "process", "settle")
 MAX_LINKS = 128  # of a span, which is also what the SDK keeps
+MAX_TRACESTATE = 512  # characters: what W3C says everybody has to carry
 # The boundaries that the conventions recommend for durations, in seconds.
 _SECONDS = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10]
-_TYPES = {"fire": "create", "send": "send", "process": "process", "settle": "settle"}
+_TYPES = {"fire": "create", "send": "send", "receive": "receive", "process": "process", "settle": "settle"}
 _NO_PARENT = Context()
 _W3C = TraceContextTextMapPropagator()
 
 P = ParamSpec("P")
+R = TypeVar("R")
 Attributes = dict[str, Any]
 
 
@@ -65,29 +69,50 @@ def instrument(
 
     The providers are the global ones if not given. A hand-out begins a trace of its own that has links to the fires of
     its events; with `parent`, one of a single event goes on with the trace of its fire. `spans` are those to make, some
-    of "fire", "send", "process" and "settle"; metrics are made in any case. Raise `BadArgument`, `Unavailable` while
-    `wind` runs."""
+    of "fire", "send", "receive", "process" and "settle"; metrics are made in any case. Raise `BadArgument`,
+    `Unavailable` while `wind` runs."""
     if not isinstance(wind, SolarWind):
         raise BadArgument(f"expected a SolarWind to instrument, got {shown(wind)}")
-    unknown = [each for each in spans if each not in SPANS] if not isinstance(spans, str) else [spans]
-    if unknown:
-        raise BadArgument(f"expected spans=, some of {', '.join(SPANS)}, got {shown(unknown[0])}")
+    for name, provider, kind in (
+        ("tracer_provider", tracer_provider, TracerProvider),
+        ("meter_provider", meter_provider, MeterProvider),
+    ):
+        if provider is not None and not isinstance(provider, kind):
+            raise BadArgument(
+                f"expected {name}= to be a {kind.__name__} of OpenTelemetry, or None for the global one, got "
+                f"{shown(provider)}"
+            )
+    if not isinstance(parent, bool):
+        raise BadArgument(f"expected parent= to be True or False, got {shown(parent)}")
+    wanted = _wanted(spans)
     if wind._around.observer is not None:
         raise BadArgument("expected a SolarWind that is not instrumented yet, got one that is: leave it out")
-    made = _Instrumentation(tracer_provider, meter_provider, parent, frozenset(spans))
+    made = _Instrumentation(tracer_provider, meter_provider, parent, wanted)
     wind.middleware(made.around)
     wind._around.observer = made
 
 
-def _quietly(function: Callable[P, None]) -> Callable[P, None]:
-    """Log what a function raises: events go on without their spans."""
+def _wanted(spans: object) -> frozenset[str]:
+    """Return the names of the spans to make. Raise `BadArgument`."""
+    if isinstance(spans, Iterable) and not isinstance(spans, str | bytes | Mapping):
+        names = tuple(spans)
+        wrong = [each for each in names if each not in SPANS]  # of any type
+        if not wrong:
+            return frozenset(names)
+        spans = wrong[0]
+    raise BadArgument(f"expected spans= to be a list of some of {', '.join(SPANS)}, got {shown(spans)}")
+
+
+def _quietly(function: Callable[P, R]) -> Callable[P, R | None]:
+    """Log what a function raises, and return None then: events go on without their spans."""
 
     @wraps(function)
-    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+    def run(*args: P.args, **kwargs: P.kwargs) -> R | None:
         try:
-            function(*args, **kwargs)
+            return function(*args, **kwargs)
         except Exception as error:
-            limited.error(("otel", function.__name__), "a span could not be made: %s", error, exc_info=error)
+            limited.error(("otel", function.__name__), "a span could not be made: %s", _text(error), exc_info=error)
+            return None
 
     return run
 
@@ -130,10 +155,11 @@ class _Instrumentation:
             explicit_bucket_boundaries_advisory=_SECONDS,
         )
 
-    def _begin(self, name: str, topic: str, kind: SpanKind, attributes: Attributes, **how: Any) -> Span:
-        """Begin a span; where those of this name are off, one that nothing becomes of."""
+    @_quietly
+    def _begin(self, name: str, topic: str, kind: SpanKind, attributes: Attributes, **how: Any) -> Span | None:
+        """Begin a span, unless those of this name are off."""
         if name not in self._spans:
-            return trace.INVALID_SPAN
+            return None
         return self._tracer.start_span(f"{name} {topic}", kind=kind, attributes=attributes, **how)
 
     # Fires and hand-outs ------------------------------------------------------------------------------
@@ -143,9 +169,6 @@ class _Instrumentation:
         return await (self._fire if handing.kind == "fire" else self._process)(call_next, handing)
 
     async def _fire(self, call_next: CallNext, handing: Handing) -> Any:
-        if "fire" not in self._spans:
-            _inject(handing.extensions)
-            return await call_next(handing)
         attributes = _of("fire", handing.topic) | {"messaging.client.id": _client()}
         if handing.count != 1:
             attributes["messaging.batch.message_count"] = handing.count
@@ -157,31 +180,41 @@ class _Instrumentation:
             except BaseException as error:
                 _note_error(span, error)
                 raise
-            if span.is_recording() and handing.count == 1 and (id := _id_of(result)):
+            if span is not None and span.is_recording() and handing.count == 1 and (id := _id_of(result)):
                 span.set_attribute("messaging.message.id", id)
             return result
 
     async def _process(self, call_next: CallNext, handing: Handing) -> Any:
         common = _of("process", handing.topic) | {"messaging.destination.subscription.name": handing.purpose}
-        # It belongs to nothing of what its worker was started in.
-        if self._parent and handing.count == 1:
-            whose: Attributes = {"context": _context_of(handing.events[0])}
-        else:
-            whose = {"context": _NO_PARENT, "links": _links((each.id, each.extensions) for each in handing.events)}
-        span = self._begin("process", handing.topic, SpanKind.CONSUMER, common | _of_events(handing), **whose)
+        span = self._begin_process(handing, common)
         began, failed = monotonic(), ""
         try:
-            with _current(span) if "process" in self._spans else nullcontext():
+            with _current(span):
                 try:
                     result = await call_next(handing)
                 except BaseException as error:
                     failed = _note_outcome(span, error)
                     raise
-                span.set_attribute("solarwind.outcome", "done")
+                if span is not None:
+                    span.set_attribute("solarwind.outcome", "done")
                 return result
         finally:
-            self._processed.record(monotonic() - began, common | {"error.type": failed} if failed else common)
-            self._consumed.add(handing.count, common)
+            self._handled(handing, monotonic() - began, common, failed)
+
+    @_quietly
+    def _begin_process(self, handing: Handing, common: Attributes) -> Span | None:
+        # It belongs to nothing of what its worker was started in.
+        if self._parent and handing.count == 1:
+            whose: Attributes = {"context": _context_of(handing.events[0])}
+        else:
+            whose = {"context": _NO_PARENT, "links": _links((each.id, each.extensions) for each in handing.events)}
+        attributes = common | _of_events(handing.version, handing.events)
+        return self._begin("process", handing.topic, SpanKind.CONSUMER, attributes, **whose)
+
+    @_quietly
+    def _handled(self, handing: Handing, seconds: float, common: Attributes, failed: str) -> None:
+        self._processed.record(seconds, common | {"error.type": failed} if failed else common)
+        self._consumed.add(handing.count, common)
 
     # What travels -------------------------------------------------------------------------------------
 
@@ -200,11 +233,23 @@ class _Instrumentation:
             said = attributes if error is None else attributes | {"error.type": _type_of(error)}
             if error is not None:
                 _note_error(span, error)
-            span.end()
+            _end(span)
             self._took.record(monotonic() - began, said)
             self._sent.add(len(batch), said)
 
         accepted.add_done_callback(ended)
+
+    @_quietly
+    def received(self, event: Event, began_ns: int) -> None:
+        """See `Observer`."""
+        common = _of("receive", event.topic) | {"messaging.destination.subscription.name": event.purpose}
+        now = time_ns()
+        if "receive" in self._spans:
+            attributes, links = common | _of_events(event.version, (event,)), _links(((event.id, event.extensions),))
+            how: Attributes = {"context": _NO_PARENT, "links": links, "start_time": began_ns}
+            _end(self._begin("receive", event.topic, SpanKind.CLIENT, attributes, **how), now)
+        self._took.record(max(0, now - began_ns) / 1e9, common)
+        self._consumed.add(1, common)
 
     @_quietly
     def _reported(
@@ -229,9 +274,9 @@ class _Instrumentation:
             span = self._begin(
                 "settle", join.topic, SpanKind.CLIENT, said | more, context=_NO_PARENT, links=links, start_time=began_ns
             )
-            if not counts:
+            if span is not None and not counts:
                 span.set_status(Status(StatusCode.ERROR, "the lease of these events had ended"))
-            span.end(now)
+            _end(span, now)
         self._took.record(max(0, now - began_ns) / 1e9, said)
         for batch in fired if counts else ():  # what handlers fired goes with it
             self._sent.add(len(batch), _of("send", batch.topic))
@@ -256,20 +301,20 @@ def _of(name: str, topic: str) -> Attributes:
     }
 
 
-def _of_events(handing: Handing) -> Attributes:
+def _of_events(version: int, events: Sequence[Event]) -> Attributes:
     attributes: Attributes = {
         "messaging.client.id": _client(),
-        "solarwind.purpose.version": handing.version,
-        "solarwind.attempt": handing.attempt,
+        "solarwind.purpose.version": version,
+        "solarwind.attempt": max(each.attempt for each in events),
     }
-    if handing.count == 1:
-        first = handing.events[0]
+    if len(events) == 1:
+        first = events[0]
         attributes["messaging.message.id"] = first.id
         attributes["messaging.message.conversation_id"] = first.root
         if first.shadow:
             attributes["solarwind.shadow"] = True
     else:
-        attributes["messaging.batch.message_count"] = handing.count
+        attributes["messaging.batch.message_count"] = len(events)
     return attributes
 
 
@@ -290,36 +335,80 @@ def _type_of(error: BaseException) -> str:
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
-def _note_error(span: Span, error: BaseException) -> str:
-    kind = _type_of(error)
-    if span.is_recording():
-        span.set_attribute("error.type", kind)
+def _text(error: BaseException) -> str:
+    """Return what an exception says, which may raise another."""
+    try:
+        return str(error)
+    except Exception:
+        return "it cannot be shown"
+
+
+@_quietly
+def _note_error(span: Span | None, error: BaseException) -> None:
+    if span is not None and span.is_recording():
+        span.set_attribute("error.type", _type_of(error))
+        span.set_status(Status(StatusCode.ERROR, f"{type(error).__name__}: {_text(error)}"[:1_000]))
         span.record_exception(error)
-        span.set_status(Status(StatusCode.ERROR, f"{type(error).__name__}: {error}"[:1_000]))
-    return kind
 
 
-def _note_outcome(span: Span, error: BaseException) -> str:
+def _note_outcome(span: Span | None, error: BaseException) -> str:
     """Note what a handler raised. Return its type, "" where that is no failure: it asked for the event later."""
-    if isinstance(error, Later):
-        span.set_attribute("solarwind.outcome", "later")
+    outcome = "later" if isinstance(error, Later) else "rejected" if isinstance(error, Reject) else "failed"
+    if span is not None:
+        span.set_attribute("solarwind.outcome", outcome)
+    if outcome == "later":
         return ""
-    span.set_attribute("solarwind.outcome", "rejected" if isinstance(error, Reject) else "failed")
-    return _note_error(span, error)
+    _note_error(span, error)
+    return _type_of(error)
 
 
-def _current(span: Span) -> AbstractContextManager[Span]:
-    """Return a context in which a span is the current one, at whose end it ends. What failed is noted by itself."""
-    return trace.use_span(span, end_on_exit=True, record_exception=False, set_status_on_exception=False)
+@contextmanager
+def _current(span: Span | None) -> Iterator[None]:
+    """Make a span the current one, if there is one, and end it. What failed is noted by itself."""
+    if span is None:
+        yield
+        return
+    with trace.use_span(span, record_exception=False, set_status_on_exception=False):
+        try:
+            yield
+        finally:
+            _end(span)
+
+
+@_quietly
+def _end(span: Span | None, at: int | None = None) -> None:
+    if span is not None:
+        span.end(at)
 
 
 # Contexts -------------------------------------------------------------------------------------------------------------
 
 
+@_quietly
 def _inject(extensions: dict[str, str]) -> None:
-    """Have what is fired carry the current context, unless somebody stated whose it is."""
-    if "traceparent" not in extensions:
-        _W3C.inject(extensions)
+    """Have what is fired carry the current context, unless somebody stated whose it is, as far as there is room for it:
+    tracestate may come from anywhere, and no event is refused because of it."""
+    if "traceparent" in extensions:
+        return
+    carried: dict[str, str] = {}
+    _W3C.inject(carried)
+    if extensions or len(carried.get("tracestate", "")) > MAX_TRACESTATE:
+        for name, value in sorted(carried.items()):  # the parent first, without which its state means nothing
+            if not _fits(extensions | {name: value}):
+                break
+            extensions[name] = value
+    else:
+        extensions.update(carried)
+
+
+def _fits(extensions: dict[str, str]) -> bool:
+    if len(extensions.get("tracestate", "")) > MAX_TRACESTATE:
+        return False
+    try:
+        check_extensions(extensions)
+    except BadArgument:
+        return False
+    return True
 
 
 @lru_cache(maxsize=1024)

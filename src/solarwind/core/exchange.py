@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from difflib import get_close_matches
 from typing import ClassVar, Protocol
 
 from ..batch import Batch
+from ..calls import hint
 from ..errors import BadArgument, ConflictError
 from ..event import Event, HandOut
 from ..keys import Key, check_field, field
@@ -156,7 +156,6 @@ class Fanout(Exchange):
 
 
 _NAME = re.compile(r"[a-z0-9_-]+(:[a-z0-9_-]+)?")
-_MAX_GUESSED = 50  # characters of an unknown name
 KEY_MISSING = ("handle", "reject")  # what becomes of an event without a key
 
 
@@ -191,9 +190,7 @@ class Exchanges:
     def unknown(self, name: object) -> str:
         """Return the refusal of a name that no exchange has."""
         known = list(self._known)
-        near = get_close_matches(name, known, 1) if isinstance(name, str) and len(name) <= _MAX_GUESSED else []
-        hint = f": did you mean {near[0]!r}?" if near else ""
-        return f"expected an exchange, one of {', '.join(sorted(known))}, got {name!a}{hint}"
+        return f"expected an exchange, one of {', '.join(sorted(known))}, got {name!a}{hint(name, known)}"
 
     def check(self, name: str, key: str | None, key_missing: str = "handle") -> None:
         """Raise `BadArgument` where a version may not state this exchange, key, and treatment of events without one."""

@@ -520,8 +520,7 @@ class LocalEngine(Operations):
         self._carry_out()
         try:
             await self._committed()
-            if join.schema:
-                await self._schemas.joined(join, receiver)
+            await self._schemas.joined(join, receiver, self._dispatcher)
             if join.topic == DEAD:
                 await self._deaths.look()
         except BaseException:  # the caller does not wait for it any more

@@ -25,6 +25,7 @@ from typing import (
 
 import msgspec
 
+from ..calls import wrong_call
 from ..errors import BadArgument
 from .answers import AnswerForm, form_of
 from .arguments import MAX_WAIT_S, ArgumentKind, kind_of
@@ -96,6 +97,7 @@ class Operation(Generic[P, R]):
         merge: Callable[[Sequence[tuple[R, Owns]]], R] | None = None,
         repeat: Literal["never", "question", "always"] = "never",
         makes: bool = False,
+        restated: bool = False,
         check: Callable[[dict[str, Any]], None] | None = None,
         http: Http | None = None,
         cli: Cli | None = None,
@@ -112,11 +114,13 @@ class Operation(Generic[P, R]):
           answers `merge` makes one of; or the "engine" of the process does it by itself
         - `repeat`: whether it may be asked again when no answer came: "never"; a "question" changes nothing, and may
           be asked of the next owner; "always" waits for an answer, however long the dispatcher is out of reach
+        - `restated`: a client asks it again when the dispatcher is back, which may have forgotten it: the last of each
+          topic
         - `check`: of several arguments together
         """
         self.function, self.to, self.merge = function, to, merge
         self.right = right or ("watch" if repeat == "question" else "admin")
-        self.repeat, self.makes, self._check = repeat, makes, check
+        self.repeat, self.makes, self.restated, self._check = repeat, makes, restated, check
         self.http, self.cli = http, cli
         self.name = function.__name__
         self.audited = self.right == "admin"  # it is noted who did it
@@ -169,16 +173,9 @@ class Operation(Generic[P, R]):
         arguments = dict(zip(self.kinds, args, strict=False)) | kwargs
         known = self.required <= arguments.keys() <= self.kinds.keys()
         if not known or len(arguments) != len(args) + len(kwargs):
-            try:
-                self.__signature__.bind(of, *args, **kwargs)
-            except TypeError as error:
-                raise BadArgument(f"expected {self._call_text()}, got another call: {error}") from None
+            takes = list(self.__signature__.parameters.values())[1:]
+            raise BadArgument(wrong_call(self.name, takes, args, kwargs))
         return self._ask(of, arguments)
-
-    def _call_text(self) -> str:
-        """Return how it is called, such as `replay(topic, purpose, since='beginning')`."""
-        taken = (f"{name}={self.defaults[name]!r}" if name in self.defaults else name for name in self.kinds)
-        return f"{self.name}({', '.join(taken)})"
 
     async def _ask(self, of: Asked, arguments: dict[str, Any]) -> R:
         return await of.ask(self.request(arguments))

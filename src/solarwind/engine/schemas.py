@@ -63,6 +63,7 @@ class Schemas:
         self._known: dict[_Name, _Kept] | None = None  # once they were asked for
         self._bytes = 0
         self._fires: dict[_Name, dict[str, None]] = {}  # the topics that handlers fired on
+        self._stated_here: set[str] = set()  # topics of which producers stated a schema since this dispatcher started
         self._unwatch: Callable[[], None] = lambda: None
         self._loading = asyncio.Lock()
         self._early: list[Definition] = []  # that were changed meanwhile
@@ -119,12 +120,16 @@ class Schemas:
 
     # Stated -------------------------------------------------------------------------------------------
 
-    async def joined(self, join: Join, receiver: Receiver) -> None:
+    async def joined(self, join: Join, receiver: Receiver, dispatcher: Dispatcher) -> None:
         """Note what a version reads, and tell who joins where that is not all that comes."""
         name = (join.topic, join.purpose, join.version)
         try:
             known = await self.load()
             before = known.get(name)
+            if not join.schema:
+                if before is not None and not _has_others(dispatcher, name):  # it reads anything by now
+                    await self._definitions.remove(KIND, _text(name))
+                return
             if before is not None and read_schema(before.schema) == read_schema(join.schema):
                 if before.fault:
                     receiver.told(before.fault)
@@ -172,6 +177,7 @@ class Schemas:
 
     async def _stated(self, topic: str, schema: bytes, dispatcher: Dispatcher) -> str:
         known = await self.load()
+        self._stated_here.add(topic)
         await self._put(_Kept((topic, "", 0), schema))
         live = dispatcher.topics[topic].purposes
         faults: list[str] = []
@@ -210,13 +216,14 @@ class Schemas:
                 fires[batch.topic] = None
 
     def fault_of(self, purpose: LivePurpose, pending: int) -> tuple[str, int] | None:
-        """Return why the current version of a purpose cannot read all that comes, and since when. Where that is what
-        another version read, it matters only as long as events pend."""
-        known = self._known or {}
-        kept = known.get((purpose.topic, purpose.name, purpose.active.version))
+        """Return why the current version of a purpose cannot read all that comes, and since when. It matters as long as
+        events pend, and where none does as long as producers state what is not read, and an instance reads it."""
+        version = purpose.active.version
+        kept = (self._known or {}).get((purpose.topic, purpose.name, version))
         if kept is None or not kept.fault or not _pends(purpose):
             return None
-        return (kept.fault, kept.since) if pending or (purpose.topic, "", 0) in known else None
+        goes_on = purpose.topic in self._stated_here and purpose.live[version] > 0
+        return (kept.fault, kept.since) if pending or goes_on else None
 
     async def infos(self, dispatcher: Dispatcher, only: str | None) -> Iterator[SchemaInfo]:
         """Return what is known of the topics of a dispatcher, or of one: what producers state, and each version."""
@@ -243,6 +250,13 @@ def _info(topic: str, name: str, statement: Statement, kept: _Kept | None, fires
     schema = None if kept is None else read_schema(kept.schema)
     retry: dict[str, Any] = msgspec.structs.asdict(statement.retry)
     return SchemaInfo(topic, name, statement.version, statement.exchange, statement.key, retry, schema, fires)
+
+
+def _has_others(dispatcher: Dispatcher, name: _Name) -> bool:
+    """Return whether a version has instances besides the one that has just joined."""
+    topic, purpose, version = name
+    live = dispatcher.topics[topic].purposes.get(purpose) if topic in dispatcher.topics else None
+    return live is not None and live.live[version] > 1
 
 
 def _pends(purpose: LivePurpose) -> bool:

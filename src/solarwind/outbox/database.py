@@ -12,8 +12,9 @@ from urllib.parse import urlsplit
 import msgspec
 
 from ..errors import BadArgument, NotFound, StoreError, Unavailable
+from ..extras import missing_extra
 from ..text import plain, redact
-from ..urls import missing_extra, sqlite_path
+from ..urls import sqlite_path
 from . import sql
 from .connections import Connection, connection_of, missing_table
 

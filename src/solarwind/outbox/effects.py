@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import msgspec
 
+from ..calls import explains_calls
 from ..errors import BadArgument
 from ..event import Cause, Event
 from ..limits import Limits
@@ -83,6 +84,7 @@ def _answer(given: Connection, answer: Any) -> Any:
     return Pending(soon()) if given.is_async else answer
 
 
+@explains_calls
 class Outbox:
     """Fires in a transaction of the caller's own database: the events exist if and only if it commits. A relay gives
     them to the dispatcher."""
@@ -139,6 +141,7 @@ class Outbox:
         return answer
 
 
+@explains_calls
 class Effects(Firing):
     """The part of a `SolarWind` that has to do with the caller's own database."""
 
@@ -180,7 +183,7 @@ class Effects(Firing):
 
     async def _start_relays(self, engine: Engine) -> None:
         for relay in self._relays.values():
-            await relay.start(engine, self._limits)
+            await relay.start(engine, self._limits, self._around.observer)
 
     async def _stop_relays(self) -> None:
         for relay in self._relays.values():

@@ -20,14 +20,15 @@ from ..engine.backoff import Backoff
 from ..engine.base import Engine
 from ..engine.tasks import Tasks
 from ..errors import BadToken, NotFound, SolarWindError, StoreError, Unavailable
+from ..extras import missing_extra
 from ..limits import Limits
 from ..logs import limited
 from ..names import check_fired
 from ..operations import Internal
 from ..origin import MACHINE, process_name, this_process
 from ..service.group import IdNumbers
+from ..service.observing import Observer
 from ..text import plain, redact
-from ..urls import missing_extra
 from .database import dialect_of, fault
 from .rows import OutboxRow
 
@@ -130,11 +131,12 @@ class Relay:
         self._trouble = asyncio.Event()  # there is some that is new, or none any more
         self._told = False
 
-    async def start(self, engine: Engine, limits: Limits) -> None:
-        """Begin to fire what is within the limits. Raise `NotFound` where the table is missing. A database that is away
-        is waited for."""
+    async def start(self, engine: Engine, limits: Limits, observer: Observer | None = None) -> None:
+        """Begin to fire what is within the limits, and tell the observer of it. Raise `NotFound` where the table is
+        missing. A database that is away is waited for."""
         self._engine = engine
         self._limits = limits
+        self._observer = observer
         self._numbers = IdNumbers(engine.author)
         await self._check()
         self._tasks = Tasks(self._failed)
@@ -307,7 +309,10 @@ class Relay:
         try:
             batch = self._sealed(events)
             batch.check(self._limits)  # another program may have written it
-            return self._engine.submit(batch)
+            submitted = self._engine.submit(batch)
+            if self._observer is not None:
+                self._observer.sent(batch, submitted)
+            return submitted
         except SolarWindError as error:
             refused: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             refused.set_exception(error)

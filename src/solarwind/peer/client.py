@@ -33,6 +33,7 @@ from ..logs import limited
 from ..origin import MACHINE, process_name
 from ..store.definitions import Definitions, in_memory
 from .heartbeat import Heartbeat
+from .restating import Restating
 from .riding import Rides, is_settle, may_ride
 from .secrets import ClientSecrets
 
@@ -102,6 +103,7 @@ class Client(Running):
         self._unaccepted: dict[int, _Submitted] = {}
         self._asked: dict[int, tuple[asyncio.Future[list[Any]], list[Any]]] = {}
         self._members: dict[int, _Member] = {}
+        self._restating = Restating()
         self._delivered: list[Receiver] = []  # the receivers of the message that is being read
         self._connecting = False
         self._turned_away = False  # the last connection was ended by the server, for a reason that may pass
@@ -245,6 +247,7 @@ class Client(Running):
         still exists when it returns True, and a later loss starts a new attempt."""
         try:
             await self._connect()
+            await self._restating.restate(self._called)
             while members := [each for each in self._members.values() if not self._is_in(each)]:
                 answers = await asyncio.gather(*map(self._enter, members), return_exceptions=True)
                 for member, refusal in zip(members, answers, strict=True):
@@ -428,15 +431,19 @@ class Client(Running):
             items = await self._call(request)
         else:
             items = await write_file(request.arguments[operation.file], self._call(request))
+        self._restating.note(request)
         answer: R = operation.form.read(items)
         return answer
+
+    async def _called(self, request: Request[Any]) -> list[Any]:
+        """Return the items of the answer. Raise what the server raised, and `_Lost`."""
+        packed = msgspec.Raw(wire.encode(request.operation.pack(request)))
+        return await self._ask(lambda ref: wire.Call(ref, request.operation.name, packed, request.by))
 
     async def _call(self, request: Request[Any]) -> list[Any]:
         """Return the items of the answer. Raise what the server raised, and `Unavailable` where it is unreachable; an
         operation that may be repeated waits until it is back."""
-        operation = request.operation
-        waits = operation.repeat == "always"
-        packed = msgspec.Raw(wire.encode(operation.pack(request)))
+        waits = request.operation.repeat == "always"
         while True:
             self._check_running()
             if waits:
@@ -445,7 +452,7 @@ class Client(Running):
             elif not self._up.is_set():  # all instances join first: some may ask only for what is theirs
                 raise Unavailable(self._out_of_reach)
             try:
-                return await self._ask(lambda ref: wire.Call(ref, operation.name, packed, request.by))
+                return await self._called(request)
             except _Lost as lost:
                 if not waits:
                     raise Unavailable(str(lost)) from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from ..names import check_token
 from ..text import redact
 from .client import Client
 from .link import WebSocketLink, connect
@@ -19,6 +20,12 @@ class RemoteEngine(Client):
         self.url = url
         self._path = path
         self._token = token if token is not None else os.environ.get("SOLARWIND_TOKEN") or None
+
+    async def start(self) -> None:
+        """See `Engine`. Raise `BadArgument` for what cannot be a token, which is that of the environment: others are
+        checked where they are given."""
+        check_token(self._token, " in $SOLARWIND_TOKEN")
+        await super().start()
 
     async def _open(self) -> WebSocketLink:
         return await connect(self.url, self._path, self._token, self._received, self._lost)

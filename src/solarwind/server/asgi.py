@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Collection
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 from starlette.routing import Router, WebSocketRoute
 from starlette.types import Receive, Scope, Send
 
 from .. import wire
+from ..calls import explained
 from ..engine.tasks import Tasks
 from ..engine.watch import Facts
 from ..errors import Unavailable
-from ..shutdown import Shutdown
+from ..shutdown import Lifespan, Shutdown
 from ..urls import open_engine
 from ..wind import SolarWind
 from .access import Access
@@ -92,7 +93,7 @@ class Server:
         except BaseException:
             await self._stop_own()
             raise
-        self.host.running = True
+        self.host.running = self.host.was_started = True
         self._tasks.begin(self._sweep(), "the server's look at who is there and may be")
 
     def leave(self) -> None:
@@ -154,9 +155,12 @@ class Server:
             self.feeds.check(now)
             self.viewers.check(now)
 
-    @asynccontextmanager
-    async def lifespan(self, app: Any = None) -> AsyncIterator[None]:
+    def lifespan(self, app: Any = None) -> AbstractAsyncContextManager[None]:
         """Run it with the app that it is mounted in: `FastAPI(lifespan=events.lifespan)`."""
+        return Lifespan(self._run_beside, "events.lifespan")
+
+    @asynccontextmanager
+    async def _run_beside(self) -> AsyncIterator[None]:
         await self.start()
         self._shutdown.watch()
         try:
@@ -170,6 +174,7 @@ class Server:
         await app(scope, receive, send)
 
 
+@explained
 def app(
     source: str | SolarWind | None = None,
     *,

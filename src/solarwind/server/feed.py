@@ -14,7 +14,7 @@ from starlette.types import Send
 
 from ..core.effects import Join
 from ..engine.base import Engine
-from ..errors import Busy, NotAllowed, Unavailable
+from ..errors import Busy, NotAllowed
 from ..event import Event
 from ..limits import Limits
 from ..peer.time_slices import PIECE_BYTES, TimeSlices
@@ -156,7 +156,7 @@ class Feeds:
         """Join and return the response. Raise what joining raises, and `Busy`."""
         host = self._host
         if not host.running:
-            raise Unavailable("expected a server that runs, got one that stops: try again when it is back")
+            raise host.not_running()
         if len(self._open) >= host.settings.instances:
             raise Busy(f"expected at most {host.settings.instances:,} feeds, got another: end one that is not read")
         assert call.grant is not None

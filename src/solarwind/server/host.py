@@ -54,7 +54,7 @@ class ServerHost(Clients):
         self.access = access
         self.guard = guard
         self.name = f"{MACHINE}/{process_name()}"
-        self.running = False
+        self.running = self.was_started = False
         self.numbers = IdNumbers(wind.engine.author)  # for events that come by HTTP
         self.revocables = Revocables(access)
         self.bodies = BodyBudget(settings.bodies_bytes)
@@ -120,8 +120,17 @@ class ServerHost(Clients):
         if self._error is not None:
             raise self._error
         if not self.running:
-            raise Unavailable("expected a server that runs, got one that does not: ask another, or try again")
+            raise self.not_running()
         self.engine.check()
+
+    def not_running(self) -> Unavailable:
+        """Return the refusal while it does not run."""
+        if self.was_started:
+            return Unavailable("expected a server that runs, got one that stops: try again when it is back")
+        return Unavailable(
+            "expected a server that runs, got one that was not started: enter its lifespan with that of the app "
+            "that it is mounted in, as in `async with wind.lifespan(app), events.lifespan(app)`"
+        )
 
     def fail(self, error: SolarWindError) -> None:
         """Stop serving after an unexpected error of a part: the server reports it and ends."""

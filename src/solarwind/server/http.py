@@ -16,7 +16,7 @@ from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
 from .. import wire
-from ..errors import BadArgument, NotFound, SolarWindError, Unavailable
+from ..errors import BadArgument, NotFound, SolarWindError
 from ..names import check_fired
 from . import console as page
 from . import events, feed, health, openapi, operate, take, viewers, webhooks
@@ -171,7 +171,7 @@ class _Path:
             raise HTTPException(405, f"expected method {allow}, got {request.method[:20]!a}", {"allow": allow})
         if endpoint.right != "open":
             if not host.running:
-                raise Unavailable("expected a server that runs, got one that does not: try again when it does")
+                raise host.not_running()
             self._check_right(call, endpoint.right)
         if endpoint.query is None and call.parameters:
             raise BadArgument(f"expected no parameters, got {min(call.parameters)[:80]!a}")

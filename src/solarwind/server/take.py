@@ -22,7 +22,7 @@ from starlette.responses import Response
 from ..core.effects import Failure, Join, Offer, Report
 from ..core.spans import Spans
 from ..engine.base import Since
-from ..errors import BadArgument, Busy, ConflictError, NotAllowed, TooLarge, Unavailable
+from ..errors import BadArgument, Busy, ConflictError, NotAllowed, TooLarge
 from ..event import Event, HandOut
 from ..failure import MAX_SECONDS
 from ..plugins import registered
@@ -290,7 +290,7 @@ class Takes:
     async def take(self, call: Call, join: Join, since: Since, wait: float) -> Response:
         """Join, wait for events and answer. Raise what joining raises, `Busy`, and `ClientGone`."""
         if not self._host.running:
-            raise Unavailable("expected a server that runs, got one that stops: try again when it is back")
+            raise self._host.not_running()
         max_count = self._host.settings.instances
         if len(self._open) >= max_count:
             raise Busy(f"expected at most {max_count:,} takes that are not settled, got another: settle what was taken")

@@ -185,7 +185,7 @@ class Viewers:
         """Return the response. Raise `Busy`."""
         host, grant = self._host, call.grant
         if not host.running:
-            raise Unavailable("expected a server that runs, got one that stops: try again when it is back")
+            raise host.not_running()
         if len(self._open) >= host.settings.viewers:
             raise Busy(f"expected at most {host.settings.viewers:,} viewers, got another: try again later")
         assert grant is not None

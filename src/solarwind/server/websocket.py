@@ -19,7 +19,7 @@ from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
 from .. import wire
-from ..errors import NotFound, ProtocolError, SolarWindError, Unavailable
+from ..errors import NotFound, ProtocolError, SolarWindError
 from ..peer.connection import UNAUTHENTICATED_BYTES, Connection
 from ..peer.frames import WebSocketProtocol, log
 from .admission import Admitted
@@ -48,7 +48,7 @@ class Acceptor:
         """Return the token of a handshake, if any. Raise the error that refuses it."""
         headers = list(headers)
         if not self._host.running:
-            raise Unavailable("expected a server that runs, got one that stops: come again")
+            raise self._host.not_running()
         self._host.guard.check(scheme, headers, address)
         if wire.SUBPROTOCOL not in subprotocols:
             raise ProtocolError(f"expected the subprotocol {wire.SUBPROTOCOL}, got another or none")

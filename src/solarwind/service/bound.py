@@ -28,6 +28,7 @@ from .observing import Observer
 from .signature import Handler, refuse_unrun
 
 _TRACEBACK = BaseException.__dict__["__traceback__"].__get__  # an exception may have attributes that raise
+_NOT_ONCE = "generator didn't "  # begins what contextlib says of a function that yields never, or again
 
 # What a function returned, and what it raised, which is not set on a future: that would refuse some exceptions.
 Outcome = tuple[Any, BaseException | None]
@@ -180,6 +181,13 @@ class Bound:
         self._making[token] = step.name
         try:
             yield
+        except RuntimeError as error:
+            if not str(error).startswith(_NOT_ONCE):
+                raise
+            raise TypeError(
+                f"expected dependency {step.name} to yield once, what the handler gets, got: {error}: what comes after "
+                "the yield closes it"
+            ) from error
         finally:
             del self._making[token]
 

@@ -8,15 +8,22 @@ from hashlib import sha256
 from typing import Any
 
 import msgspec
+from msgspec import UNSET
 
-from ..errors import BadArgument
+from ..errors import BadArgument, BadPayload
 from ..event import Event
 from ..names import check_topic, shown
+from ..payload import JSON, decoder
 from ..plugins import registered
+from ..records import Dead
+from ..timing import time_of
 from .signature import Handler, inspect_handler, refuse_unrun
 
 _MAX_NAME = 200  # characters of a purpose
 _MARK = 16  # of its hash
+_EXAMPLE = msgspec.json.encode(
+    Dead("T", "id", "p", version=1, error="no", attempts=1, time=time_of(0), key="k", fired=time_of(0))
+)
 
 
 class Of(msgspec.Struct, frozen=True):
@@ -49,7 +56,18 @@ def inspect_on_dead(function: Any, exchange: str) -> Handler:
             f"expected no on_dead with exchange {exchange!r}, of which no event becomes a dead letter: leave it out, "
             "or use an exchange whose events pend"
         )
-    handler = inspect_handler(function)
+    try:
+        handler = inspect_handler(function)
+    except BadArgument as error:
+        raise BadArgument(f"expected on_dead as a function that takes a Dead, got another: {error}") from None
+    if handler.reads is not UNSET:
+        try:
+            decoder(handler.reads)(_EXAMPLE, JSON)
+        except BadPayload as error:
+            raise BadArgument(
+                f"expected on_dead as a function that takes a Dead, got {handler.name}, whose parameter cannot be one "
+                f"({error}): annotate it with Dead"
+            ) from None
     if handler.is_batch:
         raise BadArgument(f"expected on_dead to take one Dead at a time, got {handler.name}, which takes lists")
     return handler

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, TypedDict
 
+from ..calls import unknown_option
 from ..columns import check_extensions
 from ..event import Cause, Event
 from ..names import check_id, check_key
@@ -45,8 +46,7 @@ def read_options(
     options: FireOptions, clock: Callable[[], int]
 ) -> tuple[dict[str, Any], bool, float | None, Event | None]:
     """Return the attributes that the options state (see `columns`), `now`, `within` in seconds, and the event that is
-    stated as the cause. `clock` returns the time in ns since 1970. Raise what is wrong with them, and `TypeError` for
-    one that there is not."""
+    stated as the cause. `clock` returns the time in ns since 1970. Raise what is wrong with them."""
     attributes: dict[str, Any] = {}
     times: dict[str, Any] = {}
     now, seconds, cause = False, None, None
@@ -64,7 +64,7 @@ def read_options(
         elif name == "within":
             seconds = None if value is None else check_seconds("within", value, some=True)
         else:
-            raise TypeError(f"fire() got an unexpected keyword argument {name!r}")
+            raise unknown_option("fire", name, FireOptions.__annotations__)
     if times:
         attributes |= timed(clock(), **times)
     return attributes, now, seconds, cause

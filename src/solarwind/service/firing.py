@@ -20,6 +20,7 @@ from weakref import WeakSet
 import msgspec
 
 from ..batch import MAX_NUMBERS, MAX_PRODUCERS, make_id
+from ..calls import explained, unknown_option
 from ..columns import check_extensions
 from ..engine.base import Engine
 from ..errors import BadArgument, Busy
@@ -63,7 +64,10 @@ class Firing:
     """The part of a `SolarWind` that fires. Events fired on other threads have a buffer of their own, and so have those
     that enter their topic later."""
 
-    _to_start = "use `async with wind:`, or `lifespan=wind.lifespan` in an ASGI app"  # where it does not run
+    _to_start = (  # where it does not run
+        "use `async with wind:`, or without asyncio `with wind:`; in an ASGI app say `lifespan=wind.lifespan`, and in "
+        "its tests `with TestClient(app) as client:`"
+    )
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -278,6 +282,7 @@ class Firing:
             with self._foreign_lock:
                 buffer.give_up(group, within)
 
+    @explained
     def fire_many(
         self,
         topic: str,
@@ -361,7 +366,7 @@ class Firing:
         and its cause; and whether it counts, which what a shadow's handler fires does not. Raise what `fire`
         raises."""
         if unknown := options.keys() - EventOptions.__annotations__.keys():
-            raise TypeError(f"fire() got an unexpected keyword argument {min(unknown)!r}")
+            raise unknown_option("fire", min(unknown), EventOptions.__annotations__)
         encoded = (payload, BYTES) if type(payload) is bytes else encode(payload)
         self._check_typed(topic, [encoded])
         if not self._around.middlewares:

@@ -115,10 +115,12 @@ async def run_around(
         if given is not handing:
             raise BadArgument(f"expected call_next(handing) in middleware {_name(middleware)}, got {given!a}")
         if called:
-            raise NotAllowed(
-                f"expected middleware {_name(middleware)} to call on once, got it twice: let the handler raise, and it "
-                "is tried again"
+            instead = (
+                "the first time has fired it"
+                if handing.kind == "fire"
+                else "let the handler raise, and it is tried again"
             )
+            raise NotAllowed(f"expected middleware {_name(middleware)} to call on once, got it twice: {instead}")
         if ended:
             raise NotAllowed(
                 f"expected middleware {_name(middleware)} to call on before it returns, got it afterwards: await "

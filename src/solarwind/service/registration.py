@@ -6,13 +6,14 @@ import asyncio
 from collections.abc import Callable, Iterable
 from contextvars import Context
 from datetime import timedelta
-from difflib import get_close_matches
+from functools import wraps
 from inspect import Parameter, ismethod, signature
 from typing import Any, ParamSpec, TypedDict, TypeVar, Unpack
 
 import msgspec
 from msgspec import UNSET
 
+from ..calls import explained, unknown_option
 from ..core.effects import Join
 from ..engine.base import Engine, Since
 from ..errors import BadArgument
@@ -189,7 +190,8 @@ _DEFAULTS: Options = {
 
 
 def shows_options(function: Callable[P, T]) -> Callable[P, T]:
-    """Let the signature of a function that takes `Options` name each of them, with its default."""
+    """Let the signature of a function that takes `Options` name each of them, with its default, and let it raise
+    `BadArgument` for one that it does not name."""
     shown = signature(function)
     *named, _ = shown.parameters.values()
     options = [
@@ -197,16 +199,21 @@ def shows_options(function: Callable[P, T]) -> Callable[P, T]:
         for name, default in _DEFAULTS.items()
     ]
     function.__signature__ = shown.replace(parameters=[*named, *options])  # type: ignore[attr-defined]
-    return function
+    names = [each.name for each in (*named, *options)][1:]  # the first is the object
+    begun = explained(function)
+
+    @wraps(function)
+    def call(*args: P.args, **given: P.kwargs) -> T:
+        for name in given.keys() - set(names):
+            raise unknown_option(function.__name__, name, names)
+        return begun(*args, **given)
+
+    return call
 
 
 def stated(topic: str, purpose: str, *, room: int = 1, **options: Unpack[Options]) -> Join:
     """Return a registration with the options that somebody gave, from Python, the command line or HTTP, and with this
-    process as its origin. Raise `BadName` and `BadArgument` for invalid ones, and `TypeError` for an unknown one."""
-    for name in options.keys() - _DEFAULTS.keys():
-        near = get_close_matches(name, _DEFAULTS, 1)
-        hint = f": did you mean {near[0]!r}?" if near else ""
-        raise TypeError(f"expected an option of a registration, got {name!r}{hint}")
+    process as its origin. Raise `BadName` and `BadArgument` for invalid ones."""
     given: Options = {**_DEFAULTS, **options}
     delay, retry = given["delay"], given["retry"]
     if retry is not None:

@@ -6,6 +6,7 @@ import asyncio
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextvars import ContextVar
+from time import time_ns
 from types import TracebackType
 from typing import Any
 
@@ -49,6 +50,7 @@ class Reader(Consumer):
                 "listen once for each, for the same purpose"
             )
         self.settle()
+        began = 0 if self.observer is None else time_ns()
         while True:
             self.look()
             if self.over:
@@ -63,6 +65,8 @@ class Reader(Consumer):
                     self._position = self._work.todo.popleft()
                     self._event = Event(hand_out, self._position - hand_out.start)
                     _in_hand.set(self._event)
+                    if self.observer is not None:
+                        self.observer.received(self._event, began)
                     return self._event
                 work, self._work = self._work, None
                 self.leave_work(work)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import sys
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
 
+import msgspec
 from django.apps import AppConfig, apps
 from django.core import checks
+from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import request_started
-from django.utils.module_loading import autodiscover_modules, import_string
 
 from ...handlers import Handlers
 from . import conf, service
-
-_TASKS = f"{__package__}.tasks"
 
 
 class SolarWindConfig(AppConfig):
@@ -29,7 +30,7 @@ class SolarWindConfig(AppConfig):
 
         checks.register(check_settings)
         discover(wind)
-        if _has_tasks():
+        if conf.backends():
             from . import tasks
 
             tasks.register()
@@ -38,22 +39,35 @@ class SolarWindConfig(AppConfig):
 
 def discover(wind: service.DjangoSolarWind) -> None:
     """Import the module `events` of each app, and include the groups of handlers that it has. A group that is part of
-    another, or that was included already, is not included again."""
+    another, or that was included already, is not included again. Raise `ImproperlyConfigured` where one cannot be
+    imported."""
     name = wind.settings.events
-    autodiscover_modules(name)
-    modules = [sys.modules.get(f"{each.name}.{name}") for each in apps.get_app_configs()]
-    found = {id(group): group for module in modules for group in vars(module or object).values() if _is_group(group)}
+    modules = [module for each in apps.get_app_configs() if (module := _module_of(each, name))]
+    if not modules and name != conf.Settings().events:
+        problem = f"expected the name of a module of an app as {conf.NAME}['EVENTS'], got {name!r}, which no app has"
+        wind.settings = msgspec.structs.replace(wind.settings, problems=(*wind.settings.problems, problem))
+    found = {id(group): group for module in modules for group in vars(module).values() if _is_group(group)}
     groups = list(found.values())
     for group in groups:
         if not any(group is not other and group._reaches(other) for other in groups) and not group._reaches(wind):
             wind.include(group)
 
 
-def _has_tasks() -> bool:
-    """Return whether a backend of `TASKS` is that of Solar Wind, or derived from it: others need not have what it
-    imports."""
-    imported = [import_string(path) for path in conf.backends().values()]
-    return any(each.__module__ == _TASKS for kind in imported for each in getattr(kind, "__mro__", ()))
+def _module_of(app: AppConfig, name: str) -> ModuleType | None:
+    """Return the module of an app, or None where it has none. Raise `ImproperlyConfigured`."""
+    path = f"{app.name}.{name}"
+    try:
+        if find_spec(path) is None:
+            return None
+    except ModuleNotFoundError:  # the app is a module itself
+        return None
+    try:
+        return import_module(path)
+    except Exception as error:
+        what = f"{type(error).__name__}: {error}".rstrip(": ")
+        raise ImproperlyConfigured(
+            f"expected {path}, the handlers of app {app.label!r}, to import, got {what}"
+        ) from error
 
 
 def _is_group(value: object) -> bool:

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
+from keyword import iskeyword
 from typing import Any
 
 import msgspec
 from django.conf import settings
 from django.utils.module_loading import import_string
 
+from ...calls import hint
 from ...errors import SolarWindError
 from ...limits import Limits
 from ...names import shown
 from ...wind import SolarWind
-from .databases import database_url
+from .databases import check_database
 
 NAME = "SOLARWIND"
 _EXAMPLE = 'SOLARWIND = {"URL": "ws://127.0.0.1:7400"}'
+_TASKS = f"{__package__}.tasks"
 _OTHERS = ("django.", "django_tasks.")  # backends that are not ours
-_NEAR = 0.6  # how alike two keys are where one may be meant by the other; 1 is equal
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,10 +47,8 @@ def read() -> Settings:
     problems: list[str] = []
     for key, value in given.items():
         if key not in KEYS:
-            near = get_close_matches(str(key).upper(), KEYS, 1, _NEAR)
             problems.append(
-                f"expected keys of {NAME} among {', '.join(KEYS)}, got {shown(key)}"
-                + (f": did you mean {near[0]!r}?" if near else "")
+                f"expected keys of {NAME} among {', '.join(KEYS)}, got {shown(key)}{hint(str(key).upper(), KEYS)}"
             )
             continue
         try:
@@ -67,9 +66,10 @@ def read() -> Settings:
     return Settings(**found, problems=tuple(problems))
 
 
-def backends() -> dict[str, str]:
-    """Return the path of each backend of the setting `TASKS` that may be one of Solar Wind and can be imported."""
-    return _backends()[0]
+def backends() -> dict[str, Any]:
+    """Return the class of each backend of the setting `TASKS` that is that of Solar Wind or derived from it, by alias:
+    others need not have what it imports."""
+    return {alias: kind for alias, kind in _backends()[0].items() if _is_own(kind)}
 
 
 def task_problems() -> list[str]:
@@ -77,7 +77,11 @@ def task_problems() -> list[str]:
     return _backends()[1]
 
 
-def _backends() -> tuple[dict[str, str], list[str]]:
+def _is_own(kind: Any) -> bool:
+    return any(each.__module__ == _TASKS for each in getattr(kind, "__mro__", ()))
+
+
+def _backends() -> tuple[dict[str, Any], list[str]]:
     stated, found, problems = getattr(settings, "TASKS", {}), {}, []
     if not isinstance(stated, dict):
         return {}, [f"expected a dict of backends as TASKS, got {shown(stated)}"]
@@ -88,12 +92,10 @@ def _backends() -> tuple[dict[str, str], list[str]]:
         try:
             if not isinstance(path, str):
                 raise ImportError
-            import_string(path)
+            found[alias] = import_string(path)
         except ImportError as error:
             why = f": {error}" if str(error) else ""
             problems.append(f"expected the path of a backend as TASKS[{alias!r}]['BACKEND'], got {shown(path)}{why}")
-        else:
-            found[alias] = path
     return found, problems
 
 
@@ -127,7 +129,7 @@ def _limits(value: Any) -> Limits | None:
 
 
 def _events(value: Any) -> str:
-    if not isinstance(value, str) or not value.isidentifier():
+    if not isinstance(value, str) or not value.isidentifier() or iskeyword(value):
         raise _Wrong('the name of a module of each app, such as "events"')
     return value
 
@@ -142,7 +144,7 @@ def _relay(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list | tuple) or not all(isinstance(alias, str) for alias in value):
         raise _Wrong('a list of names of databases, such as ["default"]')
     for alias in value:
-        database_url(alias)
+        check_database(alias)
     return tuple(dict.fromkeys(value))
 
 

@@ -95,9 +95,9 @@ class DjangoSolarWind(BesideRequests):
     `application = wind.asgi(get_asgi_application())`; elsewhere by `with wind:`."""
 
     _to_start = (
-        "Django starts it with the first request under WSGI; under ASGI say `application = "
-        "wind.asgi(get_asgi_application())` in asgi.py, and use a server with lifespan; in a command or a shell use "
-        "`with wind:`, and in a test `wind_in_memory` of solarwind.testing.django"
+        "with 'solarwind.contrib.django' in INSTALLED_APPS Django starts it with the first request under WSGI; under "
+        "ASGI say `application = wind.asgi(get_asgi_application())` in asgi.py, and use a server with lifespan; in a "
+        "command or a shell use `with wind:`, and in a test `wind_in_memory` of solarwind.testing.django"
     )
 
     def __init__(self) -> None:

@@ -9,12 +9,13 @@ fires an event, or writes it down. There are no priorities either.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from datetime import UTC, datetime
 from functools import partial
 from traceback import format_exception
 from typing import Any
 
+from django.apps import apps
 from django.core import checks
 from django.db import connections
 from django.utils import timezone
@@ -48,6 +49,7 @@ WITHIN_S = 5.0  # that an `enqueue` waits until the task is accepted
 CONCURRENCY = 4
 
 _OPTIONS = ("concurrency", "outbox", "retry", "within")
+_NO_APP = f"expected {__package__!r} in INSTALLED_APPS, which runs the tasks of this backend, got none"
 
 
 class SolarWindBackend(BaseTaskBackend):
@@ -68,10 +70,10 @@ class SolarWindBackend(BaseTaskBackend):
         wrong = []
         if not isinstance(options, dict):
             wrong.append(f"expected a dict as TASKS[{alias!r}]['OPTIONS'], got {shown(options)}")
-        if isinstance(queues, str) or not isinstance(queues, Iterable):
+        if not isinstance(queues, list | tuple | Set) or not all(isinstance(queue, str) for queue in queues):
             wrong.append(f"expected a list of names as TASKS[{alias!r}]['QUEUES'], got {shown(queues)}")
         super().__init__(alias, params | {"OPTIONS": {}, "QUEUES": ["default"]} if wrong else params)
-        self.problems = tuple(wrong) or _problems(alias, self.queues, self.options)
+        self.problems = tuple(wrong) or _problems(alias, self.queues, self.options) or _contradictions(self)
 
     def validate_task(self, task: Any) -> None:
         """Raise `InvalidTask` for one that cannot run here."""
@@ -99,12 +101,13 @@ class SolarWindBackend(BaseTaskBackend):
         return self._enqueued(result, await wind.fire(*fire[0], **fire[1], within=self._within))
 
     def check(self, **_: Any) -> list[checks.CheckMessage]:
-        """Return an error for each option that is wrong."""
-        return [checks.Error(problem, id="solarwind.E002") for problem in self.problems]
+        """Return an error where the app is not installed, whose own check says what is wrong with options: this one is
+        run before Django 6 by the app `django_tasks` alone, and from then on where `django.tasks` was imported."""
+        return [] if apps.is_installed(__package__) else [checks.Error(_NO_APP, id="solarwind.E002")]
 
     @property
     def _within(self) -> float:
-        return float(self.options.get("within", WITHIN_S))
+        return check_seconds("within", self.options.get("within", WITHIN_S), some=True)
 
     def _ready(self, task: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         self.validate_task(task)
@@ -164,7 +167,7 @@ def _problems(alias: str, queues: set[str], options: Mapping[str, Any]) -> tuple
         if name not in _OPTIONS:
             found.append(f"expected OPTIONS of {where} among {', '.join(_OPTIONS)}, got {shown(name)}")
     tried: list[Callable[[], object]] = [
-        *(partial(check_topic, topic_of(queue)) for queue in sorted(queues, key=str)),
+        *(partial(check_topic, topic_of(queue)) for queue in sorted(queues)),
         lambda: check_count("concurrency", options.get("concurrency", CONCURRENCY)),
         lambda: check_seconds("within", options.get("within", WITHIN_S), some=True),
         lambda: retry_of(options),
@@ -176,6 +179,36 @@ def _problems(alias: str, queues: set[str], options: Mapping[str, Any]) -> tuple
         except SolarWindError as error:
             found.append(f"{where}: {error}")
     return tuple(found)
+
+
+def _contradictions(backend: SolarWindBackend) -> tuple[str, ...]:
+    """Return for which queues an earlier backend says otherwise how they run: a queue has one handler."""
+    found: dict[str, str] = {}
+    for alias in conf.backends():
+        if alias == backend.alias:
+            break
+        earlier = task_backends[alias]
+        if not earlier.problems and _running(earlier) != _running(backend):
+            for queue in sorted(backend.queues & earlier.queues):
+                found.setdefault(
+                    queue,
+                    f"expected retry and concurrency of queue {queue!r} in TASKS[{backend.alias!r}] as in "
+                    f"TASKS[{alias!r}], got others: state the same, or name another queue",
+                )
+    return tuple(found.values())
+
+
+def _running(backend: SolarWindBackend) -> tuple[Retry, int]:
+    return retry_of(backend.options), backend.options.get("concurrency", CONCURRENCY)
+
+
+def _backends() -> Iterator[SolarWindBackend]:
+    return (task_backends[alias] for alias in conf.backends())
+
+
+def problems() -> list[str]:
+    """Return what is wrong with the backends of this kind in the settings `TASKS`, as sentences."""
+    return [problem for backend in _backends() for problem in backend.problems]
 
 
 def retry_of(options: Mapping[str, Any]) -> Retry:
@@ -200,14 +233,14 @@ def _check_database(alias: object) -> None:
 def register() -> None:
     """Register a handler for each queue of each backend of this kind in the settings `TASKS`."""
     queues: dict[str, SolarWindBackend] = {}
-    for alias in conf.backends():
-        backend = task_backends[alias]
-        if isinstance(backend, SolarWindBackend) and not backend.problems:
+    for backend in _backends():
+        if not backend.problems:
             queues |= {queue: backend for queue in backend.queues if queue not in queues}
     for queue, backend in queues.items():
-        retry = retry_of(backend.options)
-        concurrency = backend.options.get("concurrency", CONCURRENCY)
-        wind.on(topic_of(queue), purpose=PURPOSE, concurrency=concurrency, retry=retry)(_runner(queue, retry.attempts))
+        retry, concurrency = _running(backend)
+        # From the beginning: what was enqueued before anything ran tasks is to run, too.
+        registering = partial(wind.on, topic_of(queue), purpose=PURPOSE, since="beginning")
+        registering(concurrency=concurrency, retry=retry)(_runner(queue, retry.attempts))
 
 
 def _runner(queue: str, attempts: int) -> Any:

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from solarwind import SolarWind, SolarWindError
 
 wind = SolarWind(grace=5)  # at $SOLARWIND_URL, else in memory
+logging.basicConfig(level=logging.INFO)  # uvicorn configures its own loggers alone
 log = logging.getLogger(__name__)
 
 

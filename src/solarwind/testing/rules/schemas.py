@@ -24,6 +24,10 @@ class Coded(msgspec.Struct):
     codec: str
 
 
+class Numbered(msgspec.Struct):
+    number: int
+
+
 def _title(schema: dict[str, Any] | None) -> str:
     return "" if schema is None else str(schema["$ref"]).rpartition("/")[2]
 
@@ -148,6 +152,52 @@ class SchemaRules:
                 wind.topic("T", schema="Video")
             wind.topic("T", schema=Video)
             await until(lambda: self._has_none(wind))
+
+    @on_loop
+    async def test_a_schema_that_is_not_stated_any_more_is_no_trouble_any_more(self, place: Place) -> None:
+        wind = place.open()
+        wind.topic("T", schema=Coded)
+
+        async def strict(numbered: Numbered) -> None: ...
+
+        async def anything(payload: Any) -> None: ...
+
+        async with wind:
+            wind.on("T", purpose="p")(strict)
+            wind.on("T", purpose="q")(strict)
+            await wind.joined()
+            assert len(await self._found(wind)) == 2
+            await wind.off(strict)
+            await until(lambda: self._has_none(wind))
+            await wind.pause("T", "q")
+            await wind.fire("T", Coded("a", "b"))
+            (found,) = [each for each in await wind.attention() if each.kind == "schema" and each.purpose == "q"]
+            assert "field $.number is required" in found.text
+            wind.on("T", purpose="q")(anything)
+            await wind.joined()
+            assert "version 1 of purpose 'q'" not in "".join(await self._found(wind))
+            schemas = {each.purpose: _title(each.schema) for each in await wind.schemas("T")}
+            assert schemas == {"": "Coded", "p": "Numbered", "q": ""}
+
+    @on_loop
+    async def test_what_producers_state_no_more_after_a_restart_is_trouble_only_for_what_pends(
+        self, place: Place
+    ) -> None:
+        wind = place.open()
+        wind.topic("T", schema=Coded)
+
+        async def handle(numbered: Numbered) -> None: ...
+
+        wind.on("T", purpose="p")(handle)
+        async with wind:
+            assert len(await self._found(wind)) == 1
+        again = place.restart()
+        again.on("T", purpose="p")(handle)
+        async with again:
+            assert await self._found(again) == []
+            await again.pause("T", "p")
+            await again.fire("T", {"name": "a"})
+            assert len(await self._found(again)) == 1
 
     async def _found(self, wind: SolarWind) -> list[str]:
         return [each.text for each in await wind.attention() if each.kind == "schema"]

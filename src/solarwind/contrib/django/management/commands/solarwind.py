@@ -45,6 +45,11 @@ class Command(BaseCommand):
         sys.stderr.flush()
         os.execve(sys.executable, _command(words), environment)
 
+    def print_help(self, prog_name: str, subcommand: str) -> None:
+        """Show the help of the command line of Solar Wind, for `manage.py help solarwind`: Django's own lists options
+        that it does not take."""
+        self.run_from_argv([prog_name, subcommand, "--help"])
+
     def add_arguments(self, parser: CommandParser) -> None:
         """Take all words, for `call_command`."""
         parser.add_argument("words", nargs=argparse.REMAINDER)
@@ -77,7 +82,10 @@ class Command(BaseCommand):
             "SOLARWIND_APP": "solarwind.contrib.django.entry:wind",
         }
         stated = wind.settings
-        if stated.url is not None:  # it counts before the environment, as it does in the project's processes
+        if stated.problems and command and not command.startswith("-"):  # it would ask another dispatcher
+            raise BadArgument(stated.problems[0])
+        # It counts before the environment, as it does in the project's processes, of which `run` is one.
+        if stated.url is not None and (command not in _OF_AN_APP or "SOLARWIND_URL" in environment):
             environment["SOLARWIND_URL"] = stated.url
         if stated.token is not None:
             environment["SOLARWIND_TOKEN"] = stated.token
