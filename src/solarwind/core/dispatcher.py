@@ -79,8 +79,8 @@ class Dispatcher(Registry):
     def pre_send(self, topic: Topic, batch: Batch) -> bool:
         """Return whether the batch is to be kept. Names and sizes were checked where it was made or read; the store
         leaves out what was accepted before and makes the rest durable. A topic without purposes and without history
-        stores nothing."""
-        if topic.purposes or topic.keep_ns > 0 or batch.header.due is not None:
+        stores nothing; whether one is without, only its owner knows."""
+        if topic.purposes or topic.keep_ns > 0 or batch.header.due is not None or not self.owns(topic.name):
             return True
         topic.unkept += len(batch)
         return False
