@@ -220,6 +220,34 @@ def test_poison_that_kills_its_process_is_dead_after_its_attempts_and_the_rest_i
     assert {id for _, id, _ in lives.handled()} == set(innocents)
 
 
+def test_an_event_of_a_slow_rate_that_kills_its_process_at_once_is_not_handed_out_earlier_for_that(
+    tmp_path: Path,
+) -> None:
+    lives, seen = Lives(tmp_path), list[object]()
+    _fire(lives.store, ["poison"])
+    life = lives.begin("meet_poison_at_a_slow_rate")
+    life.communicate(timeout=300)
+    assert life.returncode == 9, lives.complaints()
+
+    @on_loop
+    async def look() -> None:
+        wind = SolarWind(f"sqlite:///{lives.store}")
+
+        @wind.on("T", purpose="slow", rate="1/h")
+        async def handle(event: Event) -> None:
+            seen.append(event.payload)
+
+        async def limited() -> bool:
+            return (await wind.statistics()).purposes["T", "slow"].limited
+
+        async with wind:
+            await wind.joined()
+            await until(lambda: seen or limited())
+
+    look()
+    assert seen == []
+
+
 @pytest.mark.long
 def test_poison_takes_no_event_of_another_purpose_or_topic_of_its_process_with_it(tmp_path: Path) -> None:
     """Two purposes have an event that ends the process each time; all else of all four is handled."""

@@ -150,6 +150,17 @@ class Life:
         async with wind:
             await wind.settled(60)
 
+    async def meet_poison_at_a_slow_rate(self) -> None:
+        """Run a handler that kills its process as it begins."""
+        wind = self.wind
+
+        @wind.on("T", purpose="slow", since="beginning", rate="1/h")
+        async def handle(event: Event) -> None:
+            os._exit(9)
+
+        async with wind:
+            await wind.settled(60)
+
     async def meet_poison_of_several(self) -> None:
         """Run several purposes of two topics in one process, two of which have an event that kills it."""
         wind = self.wind

@@ -692,6 +692,8 @@ LIMITER = _of(
     ("limiter.next = stated, max(", "limiter.next = stated, min("),
     ("sum([each.chosen is not None for each in tracks])", "0", _LIMITER),
     ("Change(*main.key, limited_until=limiter.next)", "Change(*main.key)", _LIMITER),
+    ("main, lease.noted = track.purpose.main, True", "main = track.purpose.main", _LIMITER),
+    ("self._free(track, limiter, now) >= 0", "True", _LIMITER),
 )
 
 _TIMEOUT = "test_contract.py::TestMemory::test_a_call_that_takes_longer_is_cancelled_and_is_a_failed_attempt"

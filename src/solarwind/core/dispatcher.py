@@ -291,7 +291,7 @@ class Dispatcher(Registry):
             self.change(track, Change(*track.key, started=started))
         track.leases[lease.id] = lease
         if (limiter := track.limiter) is not None:
-            self.limiters.handed_out(track, limiter, len(picks), now)
+            self.limiters.handed_out(track, limiter, lease, len(picks), now)
         self.hand_over(lease, stored, picks, before, now)
         if not instance.watched:
             instance.watched = True
@@ -315,7 +315,7 @@ class Dispatcher(Registry):
         instance.used = self.next_number()
         instance.process.lost_with = -1
         shadow = lease.shadow is not None
-        self.effects.append(Offer(instance.id, lease.id, stored, picks, tried, lease.counted, shadow))
+        self.effects.append(Offer(instance.id, lease.id, stored, picks, tried, lease.counted or lease.noted, shadow))
 
     def fetch(self, track: Track, position: int) -> None:
         """Have the log read from this position on; the track waits for it. A shadow does without what it has no more:

@@ -126,7 +126,6 @@ class LimitRules:
         async with wind:
             await wind.fire_many("T", [1, 2])
             await until(lambda: seen == [1])
-            await wind.fire("other")  # a commit
         wind = place.restart()
         seen = noting(wind, rate="1/h")
         async with wind:
