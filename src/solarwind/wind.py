@@ -24,7 +24,7 @@ from .handlers import Registering
 from .lifecycle import Life, finish, log_draining
 from .limits import Limits
 from .logs import limited
-from .loops import on_own_loop
+from .loops import needed_loop, on_own_loop
 from .operations import Internal
 from .options import check_engine, check_seconds, check_token, check_type
 from .outbox.effects import Effects
@@ -279,8 +279,8 @@ class SolarWind(Life, Registering, Effects, Declaring):
         handlers, also on another loop. If it fails or is cancelled, nothing is left open."""
         self._check_process()
         self._check_not_running()
+        loop = needed_loop()
         self._state = "starting"
-        loop = asyncio.get_running_loop()
         self._starting = loop.create_future()
         try:
             await complete(loop.create_task(self._start()), cancel=True)

@@ -40,7 +40,7 @@ class Running:
         if self._error is not None:
             raise self._error
         if not self._running:
-            raise Unavailable("expected a dispatcher that runs, got one that was stopped: start it again")
+            raise Unavailable("expected a dispatcher that runs, got one that is not started, or was stopped: start it")
 
 
 def log_stale(join: Join | None, instance: int, lease: int) -> None:

@@ -13,6 +13,7 @@ from ..errors import BadArgument
 from ..event import Event
 from ..names import check_topic, shown
 from ..plugins import registered
+from ..records import Dead
 from .signature import Handler, inspect_handler, refuse_unrun
 
 _MAX_NAME = 200  # characters of a purpose
@@ -49,7 +50,7 @@ def inspect_on_dead(function: Any, exchange: str) -> Handler:
             f"expected no on_dead with exchange {exchange!r}, of which no event becomes a dead letter: leave it out, "
             "or use an exchange whose events pend"
         )
-    handler = inspect_handler(function)
+    handler = inspect_handler(function, payload=Dead)
     if handler.is_batch:
         raise BadArgument(f"expected on_dead to take one Dead at a time, got {handler.name}, which takes lists")
     return handler
