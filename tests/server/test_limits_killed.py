@@ -36,8 +36,8 @@ async def test_limits_hold_and_no_place_is_lost_while_workers_and_the_server_are
         return lives[-1]
 
     def kill(life: Life) -> None:
+        ended[life.name] = monotonic()  # another may have its events before it is known to have ended
         life.kill()
-        ended[life.name] = monotonic()
 
     def begun() -> int:
         return sum(line.startswith("begun") for each in lives for line in each.lines)
@@ -62,15 +62,18 @@ async def test_limits_hold_and_no_place_is_lost_while_workers_and_the_server_are
             return (await wind.statistics()).purposes["T", "p"].settled == EVENTS
 
         await until(all_settled, "all to be settled, in places that are free again")
-    moments = list[tuple[float, int]]()
+    spans = list[tuple[float, float]]()
     for life in lives:
-        notes = [line.split() for line in life.lines]
-        over = {number: float(time) for what, number, time in notes if what == "ended"}
-        for what, number, time in notes:
+        begun_at = dict[str, float]()
+        for what, number, time in [line.split() for line in life.lines]:
             if what == "begun":
-                start, stop = float(time), min(over.get(number, 1e18), ended.get(life.name, 1e18))
-                stop = restarted if start < restarted < stop else stop  # then it counts no more
-                moments += [(start, 1), (stop, -1)]
+                begun_at[number] = float(time)
+            else:
+                spans.append((begun_at.pop(number), float(time)))
+        spans += [(start, ended.get(life.name, start)) for start in begun_at.values()]
+    # What ran as the server was killed counts no more.
+    spans = [(start, restarted if start < restarted < stop else stop) for start, stop in spans]
+    moments = [moment for start, stop in spans if start < stop for moment in ((start, 1), (stop, -1))]
     at_once = highest = 0
     for _, change in sorted(moments):
         at_once += change
