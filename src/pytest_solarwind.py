@@ -37,8 +37,8 @@ def wind(wind_clock: FakeClock) -> SolarWind:
 
 
 @pytest.fixture
-def advance(wind_clock: FakeClock) -> Callable[[float | timedelta], Passing]:
-    """Return `wind_clock.advance`: `advance(60)`, and on a loop `await advance(60)`."""
+def advance(wind_clock: FakeClock) -> Callable[[float | timedelta | str], Passing]:
+    """Return `wind_clock.advance`: `advance(60)` or `advance("1m")`, and on a loop `await advance(60)`."""
     return wind_clock.advance
 
 

@@ -120,13 +120,14 @@ PLACES = {
         cluster.engine:NatsEngine.submit
         cluster.owner:Owner.start
         cluster.owners:Owners._begin
+        contrib.otel:_Instrumentation.sent
         engine.clock:SteadyClock.call_at
         engine.history:Trimmer._set_timer
         engine.local:LocalEngine._store_failed
         engine.local:LocalEngine.start
+        lifecycle:Life._end_requests
         lifecycle:LoopThread.stop
         lifecycle:Signals._signalled
-        lifecycle:Life._end_requests
         logs:LimitedLog._set_timer
         outbox.relay:Relay._withdraw
         peer.client:Client.start
@@ -137,11 +138,11 @@ PLACES = {
         server.asgi:Server.leave
         server.host:ServerHost.begin
         server.take:Takes._runs_on
-        contrib.otel:_Instrumentation.sent
         service.buffer:ProducerBuffer.send
         service.firing:Firing._give_up_later
         service.firing:Firing._limit
         service.settling:wait_idle
+        service.timed:timed.call_in_time
         shutdown:Shutdown._came
         shutdown:Shutdown._look
         wind:SolarWind._on_loop

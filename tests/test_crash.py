@@ -7,9 +7,10 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -106,6 +107,50 @@ def test_kill_9_loses_no_accepted_event_and_repeats_none_that_was_settled(tmp_pa
 
 
 @pytest.mark.long
+def test_kill_9_leaves_each_death_with_the_event_that_tells_of_it_and_none_without(tmp_path: Path) -> None:
+    """At any moment, while events die and what tells of that is handled."""
+    lives, times = Lives(tmp_path), 12
+    chance = random.Random(times)
+    for number in range(1, times + 1):
+        assert live_and_be_killed(lives.begin("let_die"), chance), f"life {number}: {lives.complaints()}"
+    died: list[str] = []
+    told: dict[str, str] = {}
+    heard = [id for _, id, _ in lives.handled()]
+
+    @on_loop
+    async def look() -> None:
+        async with SolarWind(f"sqlite:///{lives.store}") as wind:
+            # Before anything else can die: what is there is what the last life left.
+            letters = await all_of(lambda after: wind.dead("T", "p", after=after))
+            died.extend(letter.event.id for letter in letters)
+            events = await all_of(lambda after: wind.events("solarwind.dead", after=after))
+            told.update((event.id, event.payload["id"]) for event in events)
+
+            @wind.on("solarwind.dead", purpose="hears")
+            async def hear(event: Event) -> None:
+                heard.append(event.id)
+
+            await wind.joined()
+            await wind.settled(60)
+
+    look()
+    assert len(died) > 10 * times, "too few died to show anything"
+    assert sorted(told.values()) == sorted(died)
+    assert set(heard) == set(told)
+
+
+async def all_of(page: Callable[[Any], Any]) -> list[Any]:
+    """Return what is on all pages of an answer."""
+    found, after = list[Any](), None
+    while True:
+        more = await page(after)
+        found += more
+        after = more.next
+        if after is None:
+            return found
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("times", [4, pytest.param(40, marks=pytest.mark.long)])
 def test_kill_9_loses_no_delayed_event_and_each_enters_its_topic_once_unless_it_was_taken_back(
     tmp_path: Path, times: int
@@ -150,13 +195,8 @@ def _after_all(store: Path) -> tuple[list[str], list[str], list[str]]:
             soon = datetime.now(UTC) + timedelta(minutes=1)
             await until(all_in)
             for topic in ("T", "child"):
-                ids, after = list[str](), None
-                while page := await wind.events(topic, after=after, limit=1_000):
-                    ids += [event.id for event in page]
-                    after = page.next
-                    if after is None:
-                        break
-                found.append(ids)
+                events = await all_of(lambda after, topic=topic: wind.events(topic, after=after))
+                found.append([event.id for event in events])
             found.append([each.event.id for each in await wind.delayed(limit=10_000)])
 
     look()
@@ -178,6 +218,34 @@ def test_poison_that_kills_its_process_is_dead_after_its_attempts_and_the_rest_i
     assert dead == [("poison", 3)]
     assert settled == 60
     assert {id for _, id, _ in lives.handled()} == set(innocents)
+
+
+def test_an_event_of_a_slow_rate_that_kills_its_process_at_once_is_not_handed_out_earlier_for_that(
+    tmp_path: Path,
+) -> None:
+    lives, seen = Lives(tmp_path), list[object]()
+    _fire(lives.store, ["poison"])
+    life = lives.begin("meet_poison_at_a_slow_rate")
+    life.communicate(timeout=300)
+    assert life.returncode == 9, lives.complaints()
+
+    @on_loop
+    async def look() -> None:
+        wind = SolarWind(f"sqlite:///{lives.store}")
+
+        @wind.on("T", purpose="slow", rate="1/h")
+        async def handle(event: Event) -> None:
+            seen.append(event.payload)
+
+        async def limited() -> bool:
+            return (await wind.statistics()).purposes["T", "slow"].limited
+
+        async with wind:
+            await wind.joined()
+            await until(lambda: seen or limited())
+
+    look()
+    assert seen == []
 
 
 @pytest.mark.long

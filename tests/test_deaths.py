@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from solarwind import Dead, Event, SolarWind
+from breaking import Unexpected
+from solarwind import Dead, Event, SolarWind, StoreError
+from solarwind.engine.cache import LogCache
 from solarwind.engine.local import LocalEngine
 from solarwind.failure import Retry
 from solarwind.names import DEAD
@@ -85,6 +88,69 @@ async def test_where_there_is_no_room_for_both_there_is_neither_and_once_there_i
         await wind.settled(60)
         assert heard == [("one", None)]
     assert [each for each in watched.commits if any(each)] == [(1, 1)]
+
+
+@pytest.mark.parametrize("error", [StoreError("no disk"), Unexpected("no idea")], ids=["StoreError", "unexpected"])
+@on_loop
+async def test_where_what_died_cannot_be_read_there_is_neither_and_after_a_restart_both_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """The dispatcher ends, and says why: it promised both."""
+    store = SqliteStore(tmp_path / "wind.db")
+    engine = LocalEngine(store)
+    wind = SolarWind(engine=engine)
+    heard = failing(wind)
+    async with wind:
+        engine.limit_cache(0)
+        await wind.joined()
+        gate = asyncio.Event()
+
+        @wind.on("U", purpose="p", retry=Retry(attempts=1))
+        async def fail(event: Event) -> None:
+            await gate.wait()
+            raise ValueError("no")
+
+        await wind.joined()
+        await wind.fire("U", id="one")
+        await wind.fire("other")  # which takes its place in memory
+
+        def unreadable(*what: object) -> Any:
+            raise error
+
+        with monkeypatch.context() as broken:
+            broken.setattr(store, "read", unreadable)
+            gate.set()
+            with pytest.raises(StoreError, match=str(error)):
+                await engine.failed
+        assert heard == []
+    wind = SolarWind(f"sqlite:///{tmp_path / 'wind.db'}")
+    heard = failing(wind)
+    async with wind:
+        assert await wind.dead("U", "p") == []
+        wind.on("U", purpose="p", retry=Retry(attempts=1))(fail)
+        await wind.joined()
+        await wind.settled(60)
+        assert heard == [("one", None)]
+
+
+@on_loop
+async def test_a_death_of_which_nothing_can_be_told_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """For what died is not in the log of its topic any more: that is damaged."""
+    store = MemoryStore()
+    engine = LocalEngine(store)
+    wind = SolarWind(engine=engine)
+    heard = failing(wind)
+    async with wind:
+        await wind.joined()
+        await wind.fire("T", id="one")
+        engine._cache = engine._deaths._cache = LogCache(lambda topic, position: None)
+
+        async def gone(*what: object) -> list[Any]:
+            return []
+
+        store.read = gone  # type: ignore[method-assign]
+        await until(lambda: "nothing is fired on solarwind.dead for event 0 of 'T', dead for 'p'" in caplog.text)
+        assert heard == []
 
 
 @on_loop

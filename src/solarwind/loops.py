@@ -59,6 +59,17 @@ def running_loop() -> asyncio.AbstractEventLoop | None:
         return None
 
 
+def needed_loop() -> asyncio.AbstractEventLoop:
+    """Return the loop that runs in this thread. Raise `Unavailable` where there is none, as in a coroutine of trio."""
+    loop = running_loop()
+    if loop is None:
+        raise Unavailable(
+            "expected an event loop of asyncio, got none here, as where trio runs: use asyncio.run(...), or for anyio "
+            "the backend asyncio; `with wind:` needs none"
+        )
+    return loop
+
+
 def from_thread(work: Awaitable[T], loop: asyncio.AbstractEventLoop, seconds: float | None) -> T:
     """Run `work` on that loop and wait for it in this thread, which must be another. Raise `Unavailable`,
     `TimeoutError`, and what the work raises."""

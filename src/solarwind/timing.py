@@ -82,7 +82,8 @@ def check_delay(what: str, delay: Any, or_else: str = "") -> int:
     good = isinstance(seconds, int | float) and not isinstance(seconds, bool)
     if not good or not 0 <= seconds <= MAX_DELAY.total_seconds():
         raise BadArgument(f"expected {what} as {_FORMS}{or_else}, from 0 to ten years, got {shown(delay)}")
-    return int(seconds * _SECOND)
+    ns: int = round(seconds * _SECOND)
+    return ns
 
 
 def ns_of(time: datetime) -> int:

@@ -25,7 +25,7 @@ from .handlers import Registering
 from .lifecycle import Life, check_may_start, finish, log_draining
 from .limits import Limits
 from .logs import limited
-from .loops import on_own_loop
+from .loops import needed_loop, on_own_loop
 from .names import check_token
 from .operations import Internal
 from .options import check_engine, check_seconds, check_type
@@ -283,8 +283,8 @@ class SolarWind(Life, Registering, Effects, Declaring):
         self._check_process()
         self._check_not_running()
         check_may_start()
+        loop = needed_loop()
         self._state = "starting"
-        loop = asyncio.get_running_loop()
         self._starting = loop.create_future()
         try:
             await complete(loop.create_task(self._start()), cancel=True)

@@ -7,13 +7,16 @@ from typing import Any
 
 import pytest
 
-from solarwind import SolarWind
+from solarwind import Dead, Event, Reject, SolarWind
+from solarwind.cluster.engine import NatsEngine
 from solarwind.cluster.forward import _Copier
 from solarwind.cluster.session import NoAnswer, Session
 from solarwind.cluster.store import JetStreamStore
 from solarwind.engine.idle import IdleWaits
+from solarwind.names import DEAD
 from solarwind.testing.contract import on_loop, until
 
+from .processes import one_of_each
 from .servers import NatsServer
 
 FIRED = 60
@@ -72,6 +75,40 @@ async def test_what_waits_to_be_copied_travels_together_each_once_and_in_order(
 
 async def _settled(wind: SolarWind, count: int) -> bool:
     return (await wind.statistics()).purposes["parents", "p"].settled == count
+
+
+@on_loop
+async def test_what_a_handler_fires_is_stored_in_every_partition_where_topics_keep_no_history(
+    server: NatsServer, namespace: str
+) -> None:
+    """Whether somebody listens on a topic its owner knows, and not the one whose handler fires; so it is for deaths."""
+    topics, heard = one_of_each(2), list[tuple[str, str]]()
+    engine = NatsEngine(server.url(namespace, streams=2) + "&keep=0")
+    wind = SolarWind(engine=engine)
+
+    async def handle(what: str, event: Event) -> None:
+        heard.append((event.topic, what))
+        if what == "parent":
+            for topic in topics:
+                wind.fire(topic, f"child of {event.topic}")
+        elif what == "dead":
+            raise Reject("no")
+
+    async def hear(dead: Dead) -> None:
+        heard.append((dead.topic, dead.error))
+
+    for topic in topics:
+        wind.on(topic, purpose="p")(handle)
+    wind.on(DEAD, purpose="ops")(hear)
+    async with wind:
+        await until(lambda: len(engine._owners.mine) == 2, "it to own both partitions")
+        dispatchers = [owner.engine._dispatcher for owner in engine._owners.mine.values()]
+        await until(lambda: all(each.deaths.heard_elsewhere for each in dispatchers), "both to know that one hears")
+        for topic in topics:
+            await wind.fire_many(topic, ["parent", "dead"])
+        await wind.settled(60)
+    children = [f"child of {topic}" for topic in topics]
+    assert sorted(heard) == sorted((topic, what) for topic in topics for what in ("parent", "dead", "no", *children))
 
 
 @on_loop

@@ -944,6 +944,28 @@ def test_an_event_that_kills_its_process_takes_none_of_another_purpose_of_that_p
     assert max(crashes.values()) <= attempts + 1, "and neither is handed out more often than it may be"
 
 
+@pytest.mark.parametrize("rate", [None, "100/s"])
+def test_a_last_attempt_of_what_has_expired_makes_way_for_the_next(rate: str | None) -> None:
+    bench = Bench(durable=True)
+    stated = {"room": 9, "retry": Retry(attempts=2), "rate": rate, "lease_ns": 1_000 * SECOND}
+    first = bench.join(**stated)
+    bench.fire(4, expires=[None, bench.now + 60 * SECOND, bench.now + 60 * SECOND, None])
+    bench.commit()
+    bench.pass_time(1)
+    bench.commit()
+    assert sum(len(offer.picks) for offer in bench.take()) == 4
+    bench.leave(first, died=True)
+    second = bench.join(**stated)
+    for position in (0, 3):
+        bench.pass_time(61)
+        bench.commit()
+        (offer,) = bench.take()
+        assert (offer.instance, list(offer.picks)) == (second, [position])
+        assert bench.report(offer, done=offer.picks)
+        bench.commit()
+    assert bench.track().is_over(4)
+
+
 def test_a_last_attempt_waits_for_all_that_its_process_has_in_hand_and_other_processes_go_on() -> None:
     bench = Bench(durable=True)
     once, often = Retry(attempts=1), Retry()

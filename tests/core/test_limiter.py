@@ -297,6 +297,47 @@ def test_a_place_is_kept_for_a_last_attempt_while_its_process_is_made_ready() ->
     assert [list(offer.picks) for offer in given] == [[0]], "the last attempt"
 
 
+def test_a_last_attempt_keeps_to_the_maximum_that_a_new_version_states_while_its_process_is_made_ready() -> None:
+    bench = Bench(durable=True)
+    once: dict[str, Any] = {"retry": Retry(attempts=1), "room": 10}
+    bench.join(process="x", at_most=2, **once)
+    bench.fire(1)
+    bench.commit()
+    bench.take()
+    bench.restart()
+    bench.join("other", room=1, process="x")
+    bench.fire(2)
+    bench.commit()
+    [busy] = bench.take()
+    for process in "xy":
+        bench.join(process=process, at_most=2, **once)
+    [first] = bench.take()
+    assert bench.purpose().main.chosen is not None, "a process is made ready"
+    bench.join(process="x", version=2, at_most=1, **once)
+    bench.report(busy, done=busy.picks)
+    bench.commit()
+    other, given = bench.take(), list[int]()
+    assert [bench.dispatcher.instances[offer.instance][1].name for offer in other] == ["other"], "not held up"
+    bench.report(first, done=first.picks)
+    bench.report(other[0], done=other[0].picks)
+    for _ in range(5):
+        bench.commit()
+        for offer in bench.take():
+            assert bench.purpose().in_flight <= 1
+            given += offer.picks
+            bench.report(offer, done=offer.picks)
+    assert sorted(given) == [0, 2]
+
+
+def test_what_a_slow_rate_hands_out_waits_until_it_is_durable_when_the_next_may_be() -> None:
+    bench = Bench(durable=True)
+    for number, rate in enumerate(["9/s", "1/d", "10/s", None]):
+        bench.join(f"p{number}", rate=rate, room=10)
+    bench.fire(1)
+    bench.commit()
+    assert [offer.after_commit for offer in bench.take()] == [True, True, False, False]
+
+
 def test_a_timer_that_is_not_the_last_one_set_hands_out_nothing() -> None:
     bench = Bench()
     bench.join(rate="1/m", room=10)

@@ -773,25 +773,69 @@ def test_shares_that_are_all_together_may_be_above_it_by_how_numbers_are_rounded
     assert tuple(versions(bench)[2].values()) == shares
 
 
-def test_versions_that_are_over_are_forgotten_the_first_first_and_what_they_counted_stays() -> None:
-    """Each gets a share when it is new, is promoted, and handles an event of its own and one that was redriven to it."""
+@pytest.mark.parametrize("stated", ["newest", 0.5, "shadow"])
+def test_versions_that_are_over_are_forgotten_the_first_first_and_what_they_counted_stays(stated: str | float) -> None:
+    """One after the other is new, maybe has a share at first or is a shadow, becomes current, and goes."""
     bench = Bench(durable=True, limits=Limits(versions=3))
-    kept = bench.join(version=1, room=9)
-    bench.fire()
-    bench.settle_all()
-    instances = [bench.join(version=version, room=9, rollout=0.5) for version in range(2, 9) if not leave(bench, version)]
+    change, retry = bench.dispatcher.versions, Retry(attempts=1)
+    last = bench.join(version=1, room=9, retry=retry)
+    for version in range(2, 9):
+        new = bench.join(version=version, room=9, rollout=stated, retry=retry)
+        for _ in range(2):
+            bench.fire(40)
+            bench.commit()
+            while offers := bench.take():
+                for offer in offers:
+                    bench.report(offer, done=offer.picks)
+                bench.commit()
+            change.promote("T", "p", version, bench.now)
+        bench.leave(last)
+        last = new
     purpose = bench.purpose()
-    assert instances, kept
-    assert sorted(purpose.statements) == [1, 7, 8], "1 has an instance yet, and 7 is what a rollback leads to"
-    assert purpose.line == [1, 7, 8]
-    assert set(purpose.tracks) <= {0, 7, 8, -7, -8}
-    assert purpose.times.keys() <= {1, 7, 8}
-    assert purpose.settled == bench.log[-1].stop - purpose.dead_count
-    before = purpose.settled, purpose.retried, purpose.dead_count
+    assert sorted(purpose.statements) == [6, 7, 8]
+    assert purpose.line == [6, 7, 8]
+    assert set(purpose.tracks) <= {0, 6, 7, 8}
+    assert purpose.times.keys() == {6, 7, 8}
+    assert purpose.settled == bench.log[-1].stop == 560
+    change.rollback("T", "p", bench.now)
+    assert purpose.line == [6, 7]
+    bench.commit()
     bench.restart(clean=True)
     purpose = bench.purpose()
-    assert sorted(purpose.statements) == [1, 7, 8]
-    assert (purpose.settled, purpose.retried, purpose.dead_count) == before
+    assert sorted(purpose.statements) == [6, 7, 8]
+    assert purpose.settled == 560
     bench.join(version=2, room=9)
-    assert purpose.active.version == 2, "it is new, and nobody else is there"
-    assert 2 in purpose.line
+    assert (purpose.active.version, purpose.line) == (2, [2, 6, 7]), "it is new, and only it is there"
+
+
+def test_a_version_that_has_something_left_is_not_forgotten() -> None:
+    """Whatever that is: an instance, a share that waits for one, events that pend, and dead letters."""
+    bench = Bench(durable=True, limits=Limits(versions=1))
+    change, retry = bench.dispatcher.versions, Retry(attempts=1)
+    for version in range(1, 4):
+        bench.join(version=version, room=99, retry=retry)
+    pending, dead, idle = (bench.join(version=each, room=99, rollout=0.25, retry=retry) for each in (4, 5, 6))
+    assert idle
+    bench.fire(200)
+    bench.commit()
+    for offer in bench.take():
+        if offer.instance == pending:
+            bench.leave(pending)
+        elif offer.instance == dead:
+            bench.report(offer, failed=offer.picks)
+        else:
+            bench.report(offer, done=offer.picks)
+        bench.commit()
+    letters, open_before = bench.purpose().dead_count, bench.purpose().pending(200)
+    assert letters
+    change.share("T", "p", 5, 0, bench.now)
+    for instance in [id for id in bench.purpose().instances if id != idle]:
+        bench.leave(instance)
+    for version in range(7, 12):
+        bench.leave(bench.join(version=version, room=99))
+        bench.commit()
+    purpose = bench.purpose()
+    assert {4, 5, 6} < purpose.statements.keys()
+    assert not {1, 2, 3} & purpose.statements.keys()
+    assert purpose.dead_count == letters
+    assert purpose.pending(200) >= open_before

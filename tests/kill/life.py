@@ -4,6 +4,7 @@ It says on its standard output, line by line and at once, what it was promised:
 
     ready
     accepted ID...      awaiting `fire` gave these ids
+    died ID...          these were among the dead letters
     confirmed ID...     `settled` returned, so these are settled
     begun | ended N     of a handler that takes a while
     cancelling ID...    it is about to take these back
@@ -20,7 +21,7 @@ import os
 import sys
 from datetime import UTC, datetime
 
-from solarwind import Event, Retry, SolarWind
+from solarwind import Dead, Event, Reject, Retry, SolarWind
 
 
 def say(*words: object) -> None:
@@ -94,6 +95,30 @@ class Life:
                 say("cancelling", *doomed)
                 say("cancelled", *[id for id in doomed if await wind.cancel("T", id)])
 
+    async def let_die(self) -> None:
+        """Fire events that die, at once or of their last attempt, and hear of that, until it is killed."""
+        wind = self.wind
+
+        @wind.on("solarwind.dead", purpose="hears", retry=Retry(attempts=1_000_000, wait=0.0))
+        async def hear(dead: Dead, event: Event) -> None:
+            self.note(event)
+
+        @wind.on("T", purpose="p", retry=Retry(attempts=2, wait=0.0))
+        async def die(number: int) -> None:
+            if number % 3 == 0:
+                raise Reject("at once")
+            if number % 3 == 1:
+                raise ValueError("twice")
+
+        async with wind:
+            say("ready")
+            number = 0
+            while True:
+                number += 1
+                receipt = wind.fire_many("T", range(number % 40))
+                await receipt
+                say("accepted", *receipt.ids)
+
     async def handle_what_is_left(self) -> None:
         """Handle what `fire_and_handle` left behind."""
         wind = self.wind
@@ -121,6 +146,17 @@ class Life:
             if what == "poison":
                 os._exit(9)
             self.note(event)
+
+        async with wind:
+            await wind.settled(60)
+
+    async def meet_poison_at_a_slow_rate(self) -> None:
+        """Run a handler that kills its process as it begins."""
+        wind = self.wind
+
+        @wind.on("T", purpose="slow", since="beginning", rate="1/h")
+        async def handle(event: Event) -> None:
+            os._exit(9)
 
         async with wind:
             await wind.settled(60)

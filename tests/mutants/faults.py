@@ -278,7 +278,8 @@ DISPATCHER = _of(
     ("track.give_back(rest, suspicious=suspicious)", "pass", _EXCHANGE),
     ("self.change(track, Change(*track.key, started=started))\n        track.leases", "track.leases"),
     ("if not instance.leases:  # else", "if True:  # else", _DISPATCHER),
-    ("tried, lease.counted, shadow)", "tried, False, shadow)"),
+    ("tried, lease.counted or lease.noted, shadow)", "tried, lease.noted, shadow)"),
+    ("tried, lease.counted or lease.noted, shadow)", "tried, lease.counted, shadow)", _LIMITER),
     ("lease = instance.leases.get(report.lease)", "lease = purpose.leases.get(report.lease)"),
     ("if report.done and not done:", "if False:", _DISPATCHER),
     ("done = Spans()\n        for failure", "pass\n        for failure", _DISPATCHER),
@@ -692,6 +693,8 @@ LIMITER = _of(
     ("limiter.next = stated, max(", "limiter.next = stated, min("),
     ("sum([each.chosen is not None for each in tracks])", "0", _LIMITER),
     ("Change(*main.key, limited_until=limiter.next)", "Change(*main.key)", _LIMITER),
+    ("main, lease.noted = track.purpose.main, True", "main = track.purpose.main", _LIMITER),
+    ("self._free(track, limiter, now) >= 0", "True", _LIMITER),
 )
 
 _TIMEOUT = "test_contract.py::TestMemory::test_a_call_that_takes_longer_is_cancelled_and_is_a_failed_attempt"
@@ -701,7 +704,8 @@ _RETURNS_ANYHOW = (
 
 TIMED = _of(
     "service/timed.py",
-    ("asyncio.timeout(seconds)", "asyncio.timeout(seconds * 1e6)", _TIMEOUT),
+    ("clock.now() + timeout_ns", "clock.now() + timeout_ns * 10**6", _TIMEOUT),
+    (", ends=True)", ")", "test_testing.py::test_a_timeout_comes_when_its_time_has_come_and_what_follows_from_it_too"),
     ("raise TimeoutError(late) from error", "raise", _TIMEOUT),
     ("if limit.expired():  #", "if False:  #", _RETURNS_ANYHOW),
     (' or outcome_of(error).verdict != "retry"', "", _RETURNS_ANYHOW),

@@ -10,10 +10,11 @@ import os
 import signal
 import sys
 from time import monotonic
+from typing import Any
 
 import uvloop
 
-from solarwind import Event, Retry, SolarWind
+from solarwind import Event, Retry, Share, SolarWind
 
 AGAIN = Retry(attempts=1_000_000, wait=0.0)
 KEYS = 20
@@ -100,6 +101,21 @@ class Life:
 
         for _ in range(2):
             wind.on("T", purpose="p", exchange="keyed", since="beginning", retry=AGAIN)(handle)
+        wind.run()
+
+    def limited(self) -> None:
+        """Handle what the limits of the first version allow; the other has a share, and states more."""
+        wind, version = self.wind, int(self.arguments[0])
+        states: dict[str, Any] = (
+            {"rate": "40/s", "at_most": 2} if version == 1 else {"rollout": Share(0.3), "at_most": 9}
+        )
+
+        @wind.on("T", purpose="p", version=version, since="beginning", retry=AGAIN, **states)
+        async def handle(event: Event) -> None:
+            self.note("begun", event.payload, monotonic())
+            await asyncio.sleep(0.06)
+            self.note("ended", event.payload, monotonic())
+
         wind.run()
 
     def die(self) -> None:

@@ -109,6 +109,7 @@ def serve(
     copies: Annotated[int | None, _limit(_THERE, "copies", 10_000, "Events in a fan-out buffer.")] = None,
     copy_bytes: Annotated[int | None, _limit(_THERE, "copy-bytes", 16 << 20, "Of a fan-out buffer.")] = None,
     names: Annotated[int | None, _limit(_THERE, "names", 100_000, "Topics, and purposes.")] = None,
+    versions: Annotated[int | None, _limit(_THERE, "versions", 100, "Of a purpose that are remembered.")] = None,
     waiting: Annotated[int | None, _limit(_THERE, "waiting", 100_000, "Events of a purpose that wait.")] = None,
     json: Annotated[bool, option("json", "Log as JSON, one object a line.")] = False,
 ) -> None:

@@ -138,6 +138,8 @@ class Crashes:
         exchange = track.exchange
         if not candidates or exchange is None or track.fetching:
             return bool(candidates)
+        if not self._dispatcher.limiters.room_for_last(track, now):
+            return False
         while True:
             position = track.last_attempts[0]
             stored = self._dispatcher.log.find(track.topic, position)

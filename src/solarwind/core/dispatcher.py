@@ -79,8 +79,8 @@ class Dispatcher(Registry):
     def pre_send(self, topic: Topic, batch: Batch) -> bool:
         """Return whether the batch is to be kept. Names and sizes were checked where it was made or read; the store
         leaves out what was accepted before and makes the rest durable. A topic without purposes and without history
-        stores nothing."""
-        if topic.purposes or topic.keep_ns > 0 or batch.header.due is not None:
+        stores nothing; whether one is without, only its owner knows."""
+        if topic.purposes or topic.keep_ns > 0 or batch.header.due is not None or not self.owns(topic.name):
             return True
         topic.unkept += len(batch)
         return False
@@ -291,7 +291,7 @@ class Dispatcher(Registry):
             self.change(track, Change(*track.key, started=started))
         track.leases[lease.id] = lease
         if (limiter := track.limiter) is not None:
-            self.limiters.handed_out(track, limiter, len(picks), now)
+            self.limiters.handed_out(track, limiter, lease, len(picks), now)
         self.hand_over(lease, stored, picks, before, now)
         if not instance.watched:
             instance.watched = True
@@ -315,7 +315,7 @@ class Dispatcher(Registry):
         instance.used = self.next_number()
         instance.process.lost_with = -1
         shadow = lease.shadow is not None
-        self.effects.append(Offer(instance.id, lease.id, stored, picks, tried, lease.counted, shadow))
+        self.effects.append(Offer(instance.id, lease.id, stored, picks, tried, lease.counted or lease.noted, shadow))
 
     def fetch(self, track: Track, position: int) -> None:
         """Have the log read from this position on; the track waits for it. A shadow does without what it has no more:

@@ -180,7 +180,7 @@ def limit_to_parts(instances: Collection[Instance], ahead: int) -> None:
 class Lease(msgspec.Struct, eq=False):
     """Events in an instance's hands. They pend in a track until they are settled; a fan-out's copies are in none.
     `stored` is their batch: of copies, and where a shadow is compared. `counted`: their attempts were counted before
-    they were handed out."""
+    they were handed out. `noted`: likewise, when the next may be by their rate."""
 
     id: int
     instance: Instance
@@ -188,6 +188,7 @@ class Lease(msgspec.Struct, eq=False):
     track: Track | None = None
     stored: Stored | None = None
     counted: bool = False
+    noted: bool = False
     event_bytes: int = 0  # of payload, about
     # For operators: when it was handed out, when its first event was fired, or due, and how many were handled so far.
     handed_at: int = 0

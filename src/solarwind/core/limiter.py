@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ..rate import read_rate
+from ..rate import BURST_NS, read_rate
 from .state import Change
 
 if TYPE_CHECKING:
     from .dispatcher import Dispatcher
+    from .instance import Lease
     from .track import Track
 
 LIMITED = -3  # in place of a position: a timer to hand out what waited for the rate
 STEP_NS = 10_000_000  # of a high rate the events of so long go together
-NOTED_NS = 1_000_000_000  # a rate with longer intervals is kept over a restart
+NOTED_NS = BURST_NS  # a rate with longer intervals is kept over a restart: of others so much may come at once anyway
 
 
 class Limiter(msgspec.Struct, eq=False):
@@ -78,15 +79,24 @@ class Limiters:
         tracks = purpose.tracks.values() if track.shadow is None else (track,)
         return min(limits) - sum([each.chosen is not None for each in tracks])
 
-    def handed_out(self, track: Track, limiter: Limiter, count: int, now: int) -> None:
-        """Note that so many events of a track were handed out."""
+    def room_for_last(self, track: Track, now: int) -> bool:
+        """Return whether the last attempt for which a process is ready may be handed out. That was so when the process
+        was chosen, but limits may have changed since. Where it may not be, its track waits."""
+        limiter = track.limiter
+        if limiter is None or self._free(track, limiter, now) >= 0:  # its own place is kept
+            return True
+        self.wait(track, limiter, now)
+        return False
+
+    def handed_out(self, track: Track, limiter: Limiter, lease: Lease, count: int, now: int) -> None:
+        """Note that so many events of a track were handed out. At a slow rate that is durable before they are."""
         stated = track.limits.rate
         if stated is None:
             return
         rate = read_rate(stated)
         limiter.rate, limiter.next = stated, max(limiter.next, now - rate.slack) + count * rate.interval
         if rate.interval > NOTED_NS and track.shadow is None:
-            main = track.purpose.main
+            main, lease.noted = track.purpose.main, True
             self._dispatcher.change(main, Change(*main.key, limited_until=limiter.next))
 
     def looked_at(self, track: Track, limiter: Limiter, now: int) -> None:

@@ -69,11 +69,13 @@ class Registry:
         home: str = "",
         exchanges: Exchanges | None = None,
         wall: Callable[[int], int] = lambda now: now,
+        owns: Callable[[str], bool] = lambda topic: True,
     ) -> None:
         """`wall` returns the wall clock's time, by which events expire, in ns since 1970; by default `now`. `exchanges`
         are those that it hands out by; by default the ones that come with Solar Wind. `keep_ns` is for topics whose
         history has no setting of its own; `durable` says whether changes are committed to something that survives the
-        process, which is `home` (see `Join.process`)."""
+        process, which is `home` (see `Join.process`). Of a topic that it does not own another dispatcher knows the
+        purposes and the history."""
         self.topics: dict[str, Topic] = {}
         self.instances: dict[int, tuple[Instance, Purpose]] = {}
         # Those of whose events some have no instance at work, and since when; 0 since before this dispatcher.
@@ -83,6 +85,7 @@ class Registry:
         self.log = log
         self.random = random
         self.wall = wall
+        self.owns = owns
         self._keep_ns = keep_ns
         self.durable = durable
         self._home = home
@@ -200,8 +203,7 @@ class Registry:
 
     def add_track(self, purpose: Purpose, state: State, *, reached: int) -> Track:
         track = Track(purpose, state, reached=reached if self.durable else None, limits=self.limits)
-        purpose.tracks[state.track] = track
-        return track
+        return purpose.tracks.setdefault(state.track, track)
 
     def create_track(self, purpose: Purpose, state: State, since: int) -> Track:
         """Add a track for a version's own events, from there on, and return it."""

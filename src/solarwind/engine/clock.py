@@ -29,8 +29,9 @@ class Clock(Protocol):
         """Return the wall clock's time in ns since 1970, with which events are stamped. An operator may set it."""
         ...
 
-    def call_at(self, when: int, callback: Callable[[], None]) -> Timer:
-        """Call `callback` once, on the loop, when `now()` has reached `when`."""
+    def call_at(self, when: int, callback: Callable[[], None], *, ends: bool = False) -> Timer:
+        """Call `callback` once, on the loop, when `now()` has reached `when`. It may end what is under way: with `ends`
+        a test's clock waits again for what took too long."""
         ...
 
 
@@ -49,6 +50,6 @@ class SteadyClock:
     def wall(self) -> int:
         return time.time_ns()
 
-    def call_at(self, when: int, callback: Callable[[], None]) -> Timer:
+    def call_at(self, when: int, callback: Callable[[], None], *, ends: bool = False) -> Timer:
         # A timer that fires a hair early would only be set again, so it is set a hair late.
         return asyncio.get_running_loop().call_later(max(0, when - self.now()) / 1e9 + 0.0005, callback)

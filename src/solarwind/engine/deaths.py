@@ -97,6 +97,8 @@ class DeathNotices:
             if stored is None or not stored.start <= position < stored.stop:
                 stored = self._cache.peek(topic, position) or await self._read(topic, position)
                 if stored is None:
+                    what = "nothing is fired on %s for event %d of %r, dead for %r: it is not in the log any more"
+                    log.error(what, DEAD, position, topic, purpose)
                     continue
             event = Event(HandOut(stored.batch, stored.start, purpose, letter.version), position - stored.start)
             dead = Dead(

@@ -97,6 +97,7 @@ class LocalEngine(Operations):
             home=home,
             exchanges=registered,
             wall=lambda now: self._clock.wall(),
+            owns=store.owns,
         )
         self._receivers: dict[int, Receiver] = {}
         self._delivered: list[Receiver] = []  # to those, and not flushed

@@ -57,7 +57,7 @@ def inspect_on_dead(function: Any, exchange: str) -> Handler:
             "or use an exchange whose events pend"
         )
     try:
-        handler = inspect_handler(function)
+        handler = inspect_handler(function, payload=Dead)
     except BadArgument as error:
         raise BadArgument(f"expected on_dead as a function that takes a Dead, got another: {error}") from None
     if handler.reads is not UNSET:

@@ -95,7 +95,7 @@ class Registration(msgspec.Struct, eq=False):
         if self.only is not None:
             handler = only(handler, self.only)
         if self.join.timeout_ns:
-            handler = timed(handler, self.join.timeout_ns / 1e9)
+            handler = timed(handler, self.join.timeout_ns, engine.service_clock)
         runner = Runner(engine, self.join, handler, self.concurrency, begun, limits, context)
         runner.observer = around.observer
         try:

@@ -69,9 +69,9 @@ class _Parameter(msgspec.Struct, frozen=True):
     by_position: bool = False  # alone
 
 
-def inspect_handler(function: Callable[..., Any], batch: int | None = None) -> Handler:
-    """Return the handler. Raise `BadArgument` for a function that cannot be called with an event and a payload, and for
-    a `batch` size where it handles one event at a time."""
+def inspect_handler(function: Callable[..., Any], batch: int | None = None, payload: Any = Any) -> Handler:
+    """Return the handler, which gets a `payload` where it states no type. Raise `BadArgument` for a function that
+    cannot be called with an event and a payload, and for a `batch` size where it handles one event at a time."""
     outer, inner = _unwrapped(function)
     named = outer if hasattr(outer, "__qualname__") else type(outer)
     name = named.__qualname__
@@ -95,8 +95,10 @@ def inspect_handler(function: Callable[..., Any], batch: int | None = None) -> H
             f"expected handler {name} to take a payload, an Event, or both, got ({names}): "
             "annotate the one that gets the event with Event, and give others a default, or Depends(...)"
         )
-    decode = codec.decoder(payloads[0].type_) if payloads else None
-    is_raw = len(parameters) == 1 and not is_batch and payloads == parameters and payloads[0].type_ is bytes
+    stated = payloads[0].type_ if payloads else msgspec.UNSET
+    reads = payload if stated is Any else stated
+    decode = codec.decoder(reads) if payloads else None
+    is_raw = len(parameters) == 1 and not is_batch and payloads == parameters and reads is bytes
     if parameters and parameters[0].by_keyword:
         is_raw = False
     wants = tuple((parameter.name, parameter.wanted) for parameter in found if parameter.wanted is not None)
@@ -108,7 +110,6 @@ def inspect_handler(function: Callable[..., Any], batch: int | None = None) -> H
     if not is_async and (wraps(outer, inner, inspect.iscoroutinefunction) or _returns_awaitable(function, inner)):
         is_async, call = True, _awaited(call)
     needs = _needs(function, found, wants, decode, is_batch) if wants else None
-    reads = payloads[0].type_ if payloads else msgspec.UNSET
     return Handler(name, named.__name__, call, is_async, is_batch, is_raw, batch or MAX_BATCH, needs, reads=reads)
 
 

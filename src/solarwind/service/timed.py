@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from ..engine.clock import Clock
 from ..errors import BadArgument
 from .outcome import outcome_of
 from .signature import Handler, refuse_unrun
@@ -22,18 +23,22 @@ def check_may_be_timed(handler: Handler) -> None:
         )
 
 
-def timed(handler: Handler, seconds: float) -> Handler:
-    """Return the handler, an `async def`, with a call that is cancelled once it takes longer, with all that is around
-    it: then it raises `TimeoutError`, whatever the handler makes of the cancellation, unless it says what is to become
-    of the event (`Later`, `Reject`)."""
-    call = handler.call
+def timed(handler: Handler, timeout_ns: int, clock: Clock) -> Handler:
+    """Return the handler, an `async def`, with a call that is cancelled once it takes longer by this clock, with all
+    that is around it: then it raises `TimeoutError`, whatever the handler makes of the cancellation, unless it says
+    what is to become of the event (`Later`, `Reject`)."""
+    call, seconds = handler.call, timeout_ns / 1e9
     late = f"expected handler {handler.name} to return within {seconds:g} s, and it did not: its call was cancelled"
 
     async def call_in_time(given: Any) -> None:
-        limit = asyncio.timeout(seconds)
+        limit = asyncio.timeout(None)
         try:
             async with limit:
-                refuse_unrun(await call(given))
+                timer = clock.call_at(clock.now() + timeout_ns, lambda: limit.reschedule(0), ends=True)
+                try:
+                    refuse_unrun(await call(given))
+                finally:
+                    timer.cancel()
         except BaseException as error:
             if not limit.expired() or outcome_of(error).verdict != "retry":
                 raise

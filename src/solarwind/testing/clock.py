@@ -11,8 +11,7 @@ from itertools import count
 from typing import Any
 
 from ..engine.clock import UnderWay
-from ..failure import MAX_SECONDS, in_seconds
-from ..timing import STEP_NS
+from ..timing import STEP_NS, check_delay
 
 HANGS_S = 1.0  # of real time, in which nothing ends: what is still at work is not waited for
 ENDLESS_S = 10.0  # of real time, in which there is always something new at work
@@ -23,10 +22,11 @@ LOOK_S = 0.01  # that count at most between two looks: a process that stood stil
 class FakeTimer:
     """A call that is due at a time, unless it is cancelled."""
 
-    __slots__ = ("callback",)
+    __slots__ = ("callback", "ends")
 
-    def __init__(self, callback: Callable[[], None]) -> None:
+    def __init__(self, callback: Callable[[], None], ends: bool) -> None:
         self.callback: Callable[[], None] | None = callback
+        self.ends = ends  # what is under way
 
     def cancel(self) -> None:
         self.callback = None
@@ -89,18 +89,18 @@ class FakeClock:
         """Set the wall clock, as an operator or NTP does: `now()` goes on as before."""
         self._ahead = self._now - now
 
-    def call_at(self, when: int, callback: Callable[[], None]) -> FakeTimer:
+    def call_at(self, when: int, callback: Callable[[], None], *, ends: bool = False) -> FakeTimer:
         """Call `callback` once `now()` has reached `when`; in the loop's next turn if it has already. Called by the
         engine."""
-        timer = FakeTimer(callback)
+        timer = FakeTimer(callback, ends)
         heappush(self._timers, (when, next(self._numbers), timer))
         if when <= self._now and not self._soon:
             self._soon = True
             asyncio.get_running_loop().call_soon(self._run_due)
         return timer
 
-    def advance(self, seconds: float | timedelta) -> Passing:
-        """Let `seconds`, or a timedelta, pass.
+    def advance(self, seconds: float | timedelta | str) -> Passing:
+        """Let `seconds` pass, or a timedelta, or a text such as "5m".
 
         Everything due meanwhile is done in order, each at its own time, with all that follows from it: a retry that is
         due after a second, and the next one that is due two seconds after that.
@@ -111,36 +111,34 @@ class FakeClock:
         Call it on the loop; or from another thread, or between two runs of the loop, where it returns when the time has
         passed. On the loop, time passes as soon as the loop goes on, for instance while you wait for `settled()`; or
         use `await clock.advance(60)`."""
-        seconds = in_seconds(seconds)
-        if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not 0 <= seconds < MAX_SECONDS:
-            raise ValueError(f"expected seconds of 0 or more, got {seconds!r}: time never goes back")
+        passed = check_delay("the time to pass", seconds)  # time never goes back
         loop, here = self._loop, _running_loop()
         if loop is None or loop is here or loop.is_closed():
-            return self._advance(seconds)
+            return self._advance(passed)
         elif loop.is_running():
             if here is not None:
                 raise RuntimeError(
                     "expected advance() on the loop that the dispatcher runs on, or in a thread without one, got it on "
                     "another loop: call it from the dispatcher's, or use asyncio.to_thread(clock.advance, seconds)"
                 )
-            asyncio.run_coroutine_threadsafe(self._advance_on_loop(seconds), loop).result()
+            asyncio.run_coroutine_threadsafe(self._advance_on_loop(passed), loop).result()
         elif here is None:
-            loop.run_until_complete(self._advance_on_loop(seconds))
+            loop.run_until_complete(self._advance_on_loop(passed))
         else:
             raise RuntimeError("expected advance() on the dispatcher's loop, got it on another while that one rests")
         return Passing()
 
-    def _advance(self, seconds: float) -> Passing:
-        self._until += round(seconds * 1e9)
+    def _advance(self, passed: int) -> Passing:
+        self._until += passed
         if self._passing is None:
-            while not self._left() and self._step():
+            while not self._left() and self._step():  # what a step begins or ends is waited for
                 pass
             if self._now < self._until:
                 self._passing = asyncio.get_running_loop().create_task(self._pass())
         return Passing(self._passing)
 
-    async def _advance_on_loop(self, seconds: float) -> None:
-        await self._advance(seconds)
+    async def _advance_on_loop(self, passed: int) -> None:
+        await self._advance(passed)
 
     async def _pass(self) -> None:
         try:
@@ -199,6 +197,8 @@ class FakeClock:
             callback, timer.callback = timer.callback, None
             if callback is not None:
                 callback()
+            if callback is not None and timer.ends:
+                self._hanging.clear()
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

@@ -40,7 +40,7 @@ class WindClock(FakeClock):
 
     waiting: Callable[[], AbstractContextManager[None]] = nullcontext
 
-    def advance(self, seconds: float | timedelta) -> Passing:
+    def advance(self, seconds: float | timedelta | str) -> Passing:
         """See `FakeClock.advance`."""
         with self.waiting():
             return super().advance(seconds)
@@ -228,6 +228,6 @@ class WindMixin:
         """Return the dead letters of a purpose."""
         return self.wind.wait(self.wind.dead(topic, purpose))
 
-    def advance(self, seconds: float | timedelta) -> None:
+    def advance(self, seconds: float | timedelta | str) -> None:
         """Let time pass, with all that is due meanwhile."""
         self.wind_clock.advance(seconds)

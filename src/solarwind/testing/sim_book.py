@@ -420,13 +420,13 @@ class Book:
             holder.heard = now
         if holder.in_hand.bit_count() + len(offer.picks) > holder.room:
             raise Broken(f"{where} which has {holder.in_hand.bit_count()} in hand and room for {holder.room}")
-        self._check_alone(holder.join.process, offer, where)
+        self._check_alone(holder.join.process, offer, lease.counted, where)
         self.order.check_delay(
             book, version, [each for each in offer.picks if each not in book.facts.given], self.wall(), where
         )
         if pends:
             self._check_hand_out(book, offer, mask, where, now)
-            self.limits.check(book, offer.picks, now, where)
+            self.limits.check(book, offer, now, where)
             book.facts.hand_out(mask)
             owned, end = self.owned(book), self.ends[topic]
             if exchange == "keyed":
@@ -442,19 +442,15 @@ class Book:
                 raise Broken(f"{where} which had a copy")
             self.order.check_copies(book, mask, where)
             holder.copied |= mask
-        book.leases[offer.lease] = Held(offer.instance, mask, pends, copy)
+        book.leases[offer.lease] = Held(offer.instance, mask, pends, copy, lease.counted)
         holder.in_hand |= mask * (sim_shadows.APART if copy else 1)
-        self.counts["counted ahead"] += offer.after_commit
+        self.counts["counted ahead"] += lease.counted
 
-    def _check_alone(self, process: str, offer: Offer, where: str) -> None:
+    def _check_alone(self, process: str, offer: Offer, counted: bool, where: str) -> None:
         """Check that nothing goes to a process beside a last attempt that is counted before it begins."""
         if process in self._alone:
             raise Broken(f"{where} beside a last attempt, lease {self._alone[process]}, in process {process!r}")
-        if (
-            self.durable
-            and offer.after_commit
-            and any(offer.tried.get(each, 0) + 1 >= self.attempts for each in offer.picks)
-        ):
+        if self.durable and counted and any(offer.tried.get(each, 0) + 1 >= self.attempts for each in offer.picks):
             there = [
                 number
                 for book in self.purposes.values()
@@ -498,7 +494,8 @@ class Book:
             raise Broken(f"{where} before its track is durable")
         if offer.picks[-1] >= snapshot.reach:
             raise Broken(f"{where}, and a crash would not suspect it (reach {snapshot.reach})")
-        if offer.after_commit:
+        self.limits.delivered(book.name, offer, where)
+        if book.leases[offer.lease].counted:
             tried = dict(snapshot.tried)
             for position in offer.picks:
                 if tried.get(position, 0) != offer.tried.get(position, 0) + 1:

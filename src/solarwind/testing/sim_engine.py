@@ -20,6 +20,7 @@ from ..engine.commits import Commit, Commits
 from ..engine.wall import SAID_NS
 from ..limits import Limits
 from .sim_book import Book
+from .sim_notes import check_told
 from .sim_store import Disk, Name, RecentLog
 
 KEEP_NS = 7 * 24 * 3600 * 10**9
@@ -61,6 +62,7 @@ class SimulatedEngine:
         book.wall = lambda: self.wall
         how: dict[str, Any] = {"keep_ns": KEEP_NS, "durable": durable, "limits": limits, "home": HOME}
         self.dispatcher = Dispatcher(self.at_hand, random, wall=lambda now: now + self.ahead, **how)
+        self.dispatcher.deaths.heard_elsewhere = True
         self.commits: Commits[str] = Commits(self.dispatcher, self.at_hand, snapshot_after)
         self.committing: Commit[str] | None = None
         self.releasing: tuple[int | None] | None = None  # what was nearest when it began
@@ -157,6 +159,7 @@ class SimulatedEngine:
     def begin_commit(self) -> None:
         if self.idle or self.committing is not None or self.releasing is not None:
             return
+        self.book.counts["told"] += check_told(self.dispatcher.deaths.pop(), self.dispatcher.changes)
         self.committing = commit = self.commits.begin()
         its = [(batch, waiter is None) for batch, waiter in commit.incoming + commit.later]
         self.book.notes.check(commit.notes)

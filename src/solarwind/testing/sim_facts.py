@@ -165,6 +165,7 @@ class Held(msgspec.Struct, eq=False):
     positions: int
     pends: bool
     copy: bool = False  # for a shadow
+    counted: bool = False  # ahead
 
 
 Verdicts = dict[int, str]  # what was made of an event, by position

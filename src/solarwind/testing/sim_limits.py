@@ -4,15 +4,15 @@ maximum."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
-from ..core.effects import Join
+from ..core.effects import Join, Offer
 from .sim_facts import Broken, PurposeBook
 from .sim_store import Name
 
 _UNITS = {"s": 10**9, "m": 60 * 10**9, "h": 3_600 * 10**9}
 _TOGETHER = 10**8  # ns: of a rate so much may come at once
-_KEPT = 10**9  # ns: with longer intervals it is kept over a restart
+_KEPT = 10**8  # ns: with longer intervals it is kept over a restart
 
 
 class LimitBook:
@@ -24,6 +24,7 @@ class LimitBook:
         self._times: dict[Name, list[int]] = {}  # when events were handed out, by the engine's time
         self._committing: dict[Name, list[int]] = {}
         self._durable: dict[Name, list[int]] = {}
+        self._slow: dict[int, int] = {}  # when the events of a lease were handed out, at a rate that is kept
 
     def joined(self, join: Join) -> None:
         count, _, unit = (join.rate or "").partition("/")
@@ -42,14 +43,15 @@ class LimitBook:
     def restarted(self, names: Iterable[Name]) -> None:
         slow = {name for (name, _), (interval, _) in self._stated.items() if interval > _KEPT}
         self._times = {name: list(self._durable.get(name, ())) for name in names if name in slow}
+        self._slow.clear()
 
     def set_back(self, earlier: int) -> None:
         """Note that the engine's time is earlier by so much than before the restart."""
         self._times = {name: [time - earlier for time in times] for name, times in self._times.items()}
 
-    def check(self, book: PurposeBook, picks: Sequence[int], now: int, where: str) -> None:
+    def check(self, book: PurposeBook, offer: Offer, now: int, where: str) -> None:
         """Check a hand-out, which is not among the leases yet, by what the current version states."""
-        interval, at_most = self._stated[book.name, book.active[0]]
+        picks, (interval, at_most) = offer.picks, self._stated[book.name, book.active[0]]
         if at_most is not None:
             there = sum([held.positions.bit_count() for held in book.leases.values() if held.pends])
             self._counts["at the maximum"] += there + len(picks) == at_most
@@ -64,3 +66,11 @@ class LimitBook:
                 if count > 1 and count > 1 + (now - time + together) / interval + 1e-3:
                     raise Broken(f"{where}: {count} within {(now - time) / 1e9} s, one in {interval / 1e9} s")
             self._counts["at a rate"] += len(picks)
+            if interval > _KEPT:
+                self._slow[offer.lease] = now
+
+    def delivered(self, name: Name, offer: Offer, where: str) -> None:
+        """Check that what a handler gets at a slow rate is known after a crash, too."""
+        time = self._slow.pop(offer.lease, None)
+        if time is not None and time not in self._durable.get(name, ()):
+            raise Broken(f"{where} before it is durable when the next may be handed out")

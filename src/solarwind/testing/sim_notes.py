@@ -1,13 +1,16 @@
-"""What the dispatcher has to note of reports, as the simulator knows it: who was done with which events, and how."""
+"""What the dispatcher has to note of reports, as the simulator knows it: who was done with which events, and how; and
+what it has to tell of deaths."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Sequence
 
+from ..core.deaths import Death
 from ..core.effects import Failure
 from ..core.facts import Note
 from ..core.spans import Spans
+from ..core.state import Change
 from .sim_facts import Broken, Facts, positions
 from .sim_store import Name
 
@@ -61,3 +64,12 @@ class Notes:
         for (end, fewest, most), (_, tried) in zip(expected, found, strict=True):
             if not fewest <= tried <= most:
                 raise Broken(f"{end} is noted with {tried} attempts, not {fewest} to {most}")
+
+
+def check_told(deaths: Collection[Death], changes: Collection[Change]) -> int:
+    """Check that a commit tells of just those that die by its changes, once. Return how many that are."""
+    told = Counter((each.topic, each.purpose, each.letter.position) for each in deaths)
+    died = Counter((change.topic, change.purpose, letter.position) for change in changes for letter in change.dead)
+    if told != died:
+        raise Broken(f"of the deaths {sorted(died.elements())} in a commit it tells of {sorted(told.elements())}")
+    return died.total()

@@ -277,6 +277,16 @@ class DeathRules:
             assert sorted(told) == ["1", "2"]
 
     @on_loop
+    async def test_on_dead_gets_a_dead_also_where_it_states_no_type(self, place: Place) -> None:
+        wind, told = place.open(), list[str]()
+        dying(wind, on_dead=lambda dead: told.append(dead.error))
+        async with wind:
+            await wind.joined()
+            await wind.fire("T", 1)
+            await wind.settled(60)
+            assert told == ["never 1"]
+
+    @on_loop
     async def test_nobody_else_fires_on_a_reserved_topic(self, place: Place) -> None:
         wind = place.open()
         words = ("expected a topic that does not begin with 'solarwind.', got 'solarwind.", "choose another name")

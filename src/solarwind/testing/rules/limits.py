@@ -126,7 +126,6 @@ class LimitRules:
         async with wind:
             await wind.fire_many("T", [1, 2])
             await until(lambda: seen == [1])
-            await wind.fire("other")  # a commit
         wind = place.restart()
         seen = noting(wind, rate="1/h")
         async with wind:
@@ -187,6 +186,21 @@ class LimitRules:
                 assert (await anext(events)).payload == 4
             async with wind.listen("T", "p", at_most=1) as events:
                 assert [(await anext(events)).payload for _ in range(2)] == [4, 5]
+
+    @on_loop
+    async def test_a_call_that_takes_too_long_makes_room_and_is_an_attempt(self, place: Place) -> None:
+        wind, attempts = place.open(), list[tuple[int, int]]()
+
+        @wind.on("T", purpose="p", at_most=1, timeout=0.05, retry=Retry(attempts=2, wait=0))
+        async def hang(number: int, event: Event) -> None:
+            attempts.append((number, event.attempt))
+            await asyncio.get_running_loop().create_future()
+
+        async with wind:
+            await wind.fire_many("T", [1, 2])
+            await wind.settled(60)
+            assert sorted(attempts) == [(1, 1), (1, 2), (2, 1), (2, 2)]
+            assert (await counts_of(wind)).in_flight == 0
 
     @on_loop
     async def test_versions_side_by_side_keep_together_to_the_limits_of_the_current_one(self, place: Place) -> None:
