@@ -116,6 +116,7 @@ async def test_a_clock_that_is_set_makes_no_retry_early_stalls_none_and_ends_no_
             begun += 1
             await may_end.wait()
 
+        await wind.joined()
         await wind.fire("long")
         await until(lambda: begun)
         await wind.fire("T", 1)
