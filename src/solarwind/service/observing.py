@@ -1,6 +1,5 @@
 """What is told of batches that are sent and of reports, where tracing is on. Nothing of it costs anything where it is
-off: it is looked for once a batch, once a
-report, and once an event that is read from a stream."""
+off: it is looked for once a batch, once a report, and once an event that is read from a stream."""
 
 from __future__ import annotations
 
