@@ -146,12 +146,13 @@ class SchemaRules:
             assert await self._found(wind) == []
             wind.topic("T", schema=dict[str, int])
             await until(lambda: "does not read all of what producers state of topic 'T'" in caplog.text)
+            await until(lambda: self._has(wind, 1))
             (found,) = await self._found(wind)
             assert "string is expected at $.name" in found or "$.name is required" in found
             with pytest.raises(BadArgument, match="expected schema= to be a type"):
                 wind.topic("T", schema="Video")
             wind.topic("T", schema=Video)
-            await until(lambda: self._has_none(wind))
+            await until(lambda: self._has(wind, 0))
 
     @on_loop
     async def test_a_schema_that_is_not_stated_any_more_is_no_trouble_any_more(self, place: Place) -> None:
@@ -166,16 +167,18 @@ class SchemaRules:
             wind.on("T", purpose="p")(strict)
             wind.on("T", purpose="q")(strict)
             await wind.joined()
-            assert len(await self._found(wind)) == 2
+            await until(lambda: self._has(wind, 2))
             await wind.off(strict)
-            await until(lambda: self._has_none(wind))
+            await until(lambda: self._has(wind, 0))
             await wind.pause("T", "q")
             await wind.fire("T", Coded("a", "b"))
-            (found,) = [each for each in await wind.attention() if each.kind == "schema" and each.purpose == "q"]
-            assert "field $.number is required" in found.text
+            await until(lambda: self._has(wind, 2))
             wind.on("T", purpose="q")(anything)
             await wind.joined()
-            assert "version 1 of purpose 'q'" not in "".join(await self._found(wind))
+            await until(lambda: self._has(wind, 1))
+            (found,) = await self._found(wind)
+            assert "1 of purpose 'p'" in found
+            assert "field $.number is required" in found
             schemas = {each.purpose: _title(each.schema) for each in await wind.schemas("T")}
             assert schemas == {"": "Coded", "p": "Numbered", "q": ""}
 
@@ -190,20 +193,20 @@ class SchemaRules:
 
         wind.on("T", purpose="p")(handle)
         async with wind:
-            assert len(await self._found(wind)) == 1
+            await until(lambda: self._has(wind, 1))
         again = place.restart()
         again.on("T", purpose="p")(handle)
         async with again:
             assert await self._found(again) == []
             await again.pause("T", "p")
             await again.fire("T", {"name": "a"})
-            assert len(await self._found(again)) == 1
+            await until(lambda: self._has(again, 1))
 
     async def _found(self, wind: SolarWind) -> list[str]:
         return [each.text for each in await wind.attention() if each.kind == "schema"]
 
-    async def _has_none(self, wind: SolarWind) -> bool:
-        return not await self._found(wind)
+    async def _has(self, wind: SolarWind, count: int) -> bool:
+        return len(await self._found(wind)) == count
 
     async def _is_current(self, wind: SolarWind, version: int) -> bool:
         return (await wind.rollout("T", "p")).current == version
