@@ -369,3 +369,22 @@ def test_a_retired_purpose_leaves_no_timer_that_does_anything() -> None:
     bench.take()
     bench.pass_time(5)
     assert not bench.take()
+
+
+def test_a_track_has_its_turn_as_a_whole_also_where_it_asks_twice_and_others_wait() -> None:
+    """It looks again where it has come further; two that lost their turn by that gave way to each other for ever."""
+    bench = Bench()
+    bench.join(version=1, room=9, rate="1/s")
+    bench.join(version=2, room=9, rate="1/s", rollout=0.5)
+    first, second = bench.purpose().tracks.values()
+    limiter, limiters = first.limiter, bench.dispatcher.limiters
+    assert limiter is not None
+    for track in (first, second):
+        limiters.wait(track, limiter, bench.now)
+    for _ in range(2):
+        assert limiters.room(first, limiter, 5, bench.now) == 1
+        assert limiters.room(second, limiter, 5, bench.now) == 0
+    while not bench.take():
+        bench.fire()
+    bench.pass_time(1)
+    assert list(limiter.waiting) != [first, second], "who got something is behind the others"

@@ -48,7 +48,6 @@ class Limiters:
         first = next(iter(limiter.waiting), track)
         count = self._free(track, limiter, now) if first is track else 0
         if count > 0:
-            limiter.waiting.pop(track, None)  # with what it has more it comes behind the others
             return min(count, max_count)
         self.wait(track, limiter, now)
         return 0
@@ -90,6 +89,7 @@ class Limiters:
 
     def handed_out(self, track: Track, limiter: Limiter, lease: Lease, count: int, now: int) -> None:
         """Note that so many events of a track were handed out. At a slow rate that is durable before they are."""
+        limiter.waiting.pop(track, None)  # with what it has more it comes behind the others
         stated = track.limits.rate
         if stated is None:
             return
