@@ -237,6 +237,11 @@ def test_the_name_of_a_file_is_not_taken_and_what_is_meant_is_said(
     assert said.endswith(f"got '{target}': did you mean {meant}?\n")
 
 
+def test_nothing_is_meant_by_a_file_that_is_no_module(refused: Callable[..., str], write: Write) -> None:
+    write("README.md", "# Read me")
+    assert refused("README.md").endswith("got 'README.md'\n")
+
+
 def test_what_cannot_start_is_refused_before_it_is_said_to_run(refused: Callable[..., str]) -> None:
     said = refused("app:wind", app=GOOD.replace("memory://", "sqlite:////nowhere/wind.db"))  # one line, as all of these
     assert "/nowhere" in said

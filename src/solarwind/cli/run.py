@@ -168,7 +168,7 @@ def found_here() -> SolarWind:
 def _with_attribute(target: str) -> str:
     """Return what was meant by the name of a file, or by a module without the attribute, for the end of a message."""
     path, _, attribute = target.partition(":")
-    if not path:
+    if not path or (os.path.isfile(path) and not path.endswith(".py")):
         return ""
     name = os.path.relpath(path.removesuffix(".py")).replace(".", "/")
     folder, _, last = name.rpartition("/")

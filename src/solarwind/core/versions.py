@@ -90,7 +90,7 @@ class Versions:
         if version not in purpose.statements:
             known = ", ".join(map(str, sorted(purpose.statements)))
             what = f"a version of purpose {name!r} on topic {topic!r}"
-            raise NotFound(f"expected {what}, one of {known}, got {version}, which never joined")
+            raise NotFound(f"expected {what}, one of {known}, got {version}, which never joined or was forgotten since")
         return purpose
 
     def _line_without(self, purpose: Purpose, version: int, why: str) -> list[int]:
