@@ -25,7 +25,7 @@ from ..core.spans import Spans
 from ..core.state import Change, Letter, Snapshot
 from ..engine.tasks import Tasks
 from ..errors import NotAllowed, NotFound, ProtocolError, StoreError
-from ..store.base import FOREVER, BatchPlace, Full, Keep, Recovered, TopicRecord, was_caused
+from ..store.base import FOREVER, BatchPlace, Full, Keep, Meanwhile, Recovered, TopicRecord, was_caused
 from ..store.definitions import Definitions
 from ..store.delays import Delayed, Entry, check_delayed
 from .delayed import Size, StreamDueLog
@@ -322,6 +322,7 @@ class JetStreamStore:
         delayed: Sequence[Delayed | Entry] = (),
         notes: Sequence[Note] = (),
         accepted_at: int | None = None,
+        meanwhile: Meanwhile | None = None,
     ) -> list[Stored | None]:
         """See `Store.commit`; history goes by when NATS stored it. The batches are what handlers fired: they come into
         the log once they are copied there, so none has a position yet. An `Entry` of `delayed` keeps its number."""
@@ -344,7 +345,10 @@ class JetStreamStore:
             else:
                 await self._write(record, changes, snapshots)
         self.forwarder.add(record.number, list(batches))
-        return [None] * len(batches)
+        stored: list[Stored | None] = [None] * len(batches)
+        if meanwhile is not None:
+            meanwhile(stored)
+        return stored
 
     async def _commit_delayed(self, pages: Sequence[Message], released: Sequence[Batch], size: Size) -> None:
         """Commit what changed of the due-log."""

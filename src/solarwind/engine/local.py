@@ -12,6 +12,7 @@ import logging
 import random as chance
 from collections.abc import Callable, Collection, Coroutine
 from contextlib import suppress
+from functools import partial
 from secrets import token_bytes
 from time import perf_counter_ns
 from typing import Any
@@ -375,7 +376,7 @@ class LocalEngine(Operations):
             await self._deaths.fire(self._commits)
         commit, began = self._commits.begin(), perf_counter_ns()
         try:
-            stored = await self._write(commit)
+            await self._write(commit)
             self._room.commits.add(perf_counter_ns() - began, 1)
             if self._room.full:
                 self._room.note_room(bool(commit.incoming or commit.later))
@@ -384,7 +385,7 @@ class LocalEngine(Operations):
             for _, future in self._commits.refuse(commit):
                 refuse(future, StoreError(str(full)))
             try:
-                stored = await self._write_settles(commit)
+                await self._write_settles(commit)
             except Full:
                 self._room.full_for_all = True
                 self._commits.put_back(commit)
@@ -392,7 +393,9 @@ class LocalEngine(Operations):
                 return
         now = self._clock.now()
         if commit.incoming or commit.later:
-            self._accept(commit, stored, now)
+            for _, future in (*commit.incoming, *commit.later):
+                if future is not None and not future.done():
+                    future.set_result(None)
             self._carry_out()  # a producer that waits for its event need not wait for what follows
         for offer in self._commits.end(commit, now):
             self._deliver(offer)
@@ -405,29 +408,26 @@ class LocalEngine(Operations):
             self._carry_out()
         self._sampler.wake()
 
-    async def _write(self, commit: Commit[asyncio.Future[None]]) -> list[Stored | None]:
+    async def _write(self, commit: Commit[asyncio.Future[None]]) -> None:
+        """Make it durable, and dispatch its events meanwhile: what is handed out leaves with `_carry_out`."""
         content = commit.batches, commit.changes, commit.snapshots, self._clock.now()
-        delayed = commit.delayed if commit.later else ()
-        return await self.store.commit(*content, delayed, commit.notes, self._clock.wall())
+        more = commit.delayed if commit.later else (), commit.notes, self._clock.wall()
+        await self.store.commit(*content, *more, partial(self._dispatch, commit) if commit.incoming else None)
 
-    async def _write_settles(self, commit: Commit[asyncio.Future[None]]) -> list[Stored | None]:
+    async def _write_settles(self, commit: Commit[asyncio.Future[None]]) -> None:
         """Write settles, if need be with the room that is reserved for them."""
         try:
             return await self._write(commit)
         except Full:
             if not await self.store.make_room():
                 raise
-        return await self._write(commit)
+        await self._write(commit)
 
-    def _accept(self, commit: Commit[asyncio.Future[None]], stored: list[Stored | None], now: int) -> None:
-        for (_, future), each in zip(commit.incoming, stored, strict=True):
+    def _dispatch(self, commit: Commit[asyncio.Future[None]], stored: list[Stored | None]) -> None:
+        now = self._clock.now()
+        for each in stored:
             if each is not None:
                 self._accept_one(each, now)
-            if future is not None and not future.done():
-                future.set_result(None)
-        for _, future in commit.later:
-            if future is not None and not future.done():
-                future.set_result(None)
 
     def _accept_one(self, stored: Stored, now: int) -> None:
         self._commits.accept(stored, now)

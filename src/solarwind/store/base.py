@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .delays import Delayed, DueLog
 
 Keep = int | None | msgspec.UnsetType  # None: the default, or no bound; UNSET: as it was
+Meanwhile = Callable[[list[Stored | None]], object]  # done while a commit is made durable: see `Store.commit`
 FOREVER = (1 << 63) - 1  # ns since 1970
 
 
@@ -119,8 +120,12 @@ class Store(Protocol):
         delayed: Sequence[Delayed] = (),
         notes: Sequence[Note] = (),
         accepted_at: int | None = None,
+        meanwhile: Meanwhile | None = None,
     ) -> list[Stored | None]:
         """Store everything or nothing; return each of `batches` with its position, in order.
+
+        `meanwhile` gets that list as soon as it is known, which may be before the commit is durable: what it does must
+        be seen by nobody until this returns.
 
         `delayed` goes into the due-log, without events whose ids are there already or in their topic's history.
 

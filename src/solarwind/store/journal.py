@@ -164,9 +164,9 @@ class Journal:
         """Whether writing an entry is no longer than handing it to a thread and hearing of it."""
         return self._file is not None and time.monotonic() >= self._slow_until
 
-    def append(self, before: CommitRow, rows: Rows) -> bool:
-        """Write the rows of a commit durably. Return False, with nothing written, where they are too large or there is
-        no room. Raise `apsw.Error` or `OSError` where the outcome is unknown."""
+    def write(self, before: CommitRow, rows: Rows) -> bool:
+        """Write the rows of a commit: `sync` makes them durable. Return False, with nothing written, where they are too
+        large or there is no room. Raise `apsw.Error` or `OSError` where the outcome is unknown."""
         entry = _encode(_Entry(before, rows))
         size = _padded(_HEADER.size + len(entry))
         if len(entry) > MAX_BYTES or self._end + size > SIZE or not self._is_there():
@@ -179,14 +179,15 @@ class Journal:
             if database.result_code(error) in database.NO_ROOM:
                 return False
             raise
-        self._sync()
+        assert self._synced is not None
+        self._synced.begin(self._end, size)
         self._first = self._first or header
         self._end += size
         self.rows.add(rows)
         return True
 
-    def _sync(self) -> None:
-        """Make it durable, and note where that took long."""
+    def sync(self) -> None:
+        """Make what was written durable, and note where that took long."""
         assert self._synced is not None
         began = time.monotonic()
         self._synced.sync()

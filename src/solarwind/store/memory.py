@@ -14,7 +14,7 @@ from ..core.log import Stored
 from ..core.spans import Spans
 from ..core.state import Change, Letter, Snapshot
 from ..errors import NotAllowed, StoreError
-from .base import FOREVER, BatchPlace, Full, Keep, Recovered, SingleWriter, Space, was_caused
+from .base import FOREVER, BatchPlace, Full, Keep, Meanwhile, Recovered, SingleWriter, Space, was_caused
 from .definitions import Definitions, in_memory
 from .delays import Delayed, MemoryDueLog, check_delayed
 
@@ -168,6 +168,7 @@ class MemoryStore(SingleWriter):
         delayed: Sequence[Delayed] = (),
         notes: Sequence[Note] = (),
         accepted_at: int | None = None,
+        meanwhile: Meanwhile | None = None,
     ) -> list[Stored | None]:
         events = batches
         if delayed:
@@ -195,6 +196,8 @@ class MemoryStore(SingleWriter):
                 self._bytes += size
                 if len(log.notes) >= _NOTES_TOGETHER:
                     self._bytes += log.sort_notes()
+        if meanwhile is not None:
+            meanwhile(stored)
         return stored
 
     def _has_room_for(self, events: Sequence[Batch]) -> bool:

@@ -33,7 +33,7 @@ from ..core.state import Change, Snapshot
 from ..errors import SolarWindError, StoreError
 from ..threads import Pool
 from . import database, inspection, journal
-from .base import FOREVER, Full, Keep, Recovered, Space, TopicRecord
+from .base import FOREVER, Full, Keep, Meanwhile, Recovered, Space, TopicRecord
 from .check import backup
 from .commits import AlreadyWritten, CommitCache, Content, NeedsDatabase, Plan
 from .database import TopicLog, in_one_line, result_code
@@ -275,16 +275,20 @@ class SqliteStore(Queries):
         delayed: Sequence[Delayed] = (),
         notes: Sequence[Note] = (),
         accepted_at: int | None = None,
+        meanwhile: Meanwhile | None = None,
     ) -> list[Stored | None]:
         self._usable()
         check_delayed(delayed)
         content = Content(batches, changes, snapshots, now, delayed, notes, accepted_at)
         quick = self._journal.is_quick and self._reserve.held and content.is_small(AT_ONCE_BYTES)
         if quick and self._write_thread.idle:
-            stored = self._commit(content, at_once=True)
+            stored = self._commit(content, meanwhile or bool, at_once=True)
             if stored is not None:
                 return stored
-        return await on_thread(self._write_thread, self._commit_on_thread, content)
+        stored = await on_thread(self._write_thread, self._commit_on_thread, content)
+        if meanwhile is not None:
+            meanwhile(stored)
+        return stored
 
     def _commit_on_thread(self, content: Content) -> list[Stored | None]:
         stored = self._commit(content)
@@ -292,7 +296,9 @@ class SqliteStore(Queries):
         self._log.bound()
         return stored
 
-    def _commit(self, content: Content, *, at_once: bool = False) -> list[Stored | None] | None:
+    def _commit(
+        self, content: Content, meanwhile: Meanwhile = bool, *, at_once: bool = False
+    ) -> list[Stored | None] | None:
         """Commit it. With `at_once`, on the loop, return None, with nothing written, where it takes a transaction."""
         batches, changes, snapshots, now, delayed, notes, accepted_at = content
         events = [*batches, *(each.batch for each in delayed)]
@@ -306,7 +312,7 @@ class SqliteStore(Queries):
 
         if any(batch.header.causes is None for batch in events):
             self._refuse_events()
-        written = self._write_to_journal(now, work) if content.is_small(journal.MAX_BYTES) else None
+        written = self._write_to_journal(now, work, meanwhile) if content.is_small(journal.MAX_BYTES) else None
         if written is None and at_once:
             return None
         plan, stored = written or self._write_plan(now, work, spare=not events)
@@ -326,7 +332,9 @@ class SqliteStore(Queries):
         except StoreError as error:
             raise error if self._broken else self._end(str(error)) from error
 
-    def _write_to_journal(self, now: int, work: Callable[[Plan], T]) -> tuple[Plan, T] | None:
+    def _write_to_journal(
+        self, now: int, work: Callable[[Plan], T], meanwhile: Callable[[T], object]
+    ) -> tuple[Plan, T] | None:
         """Write a commit to the journal. Return None, with nothing written, where it has to be a transaction."""
         self._usable()
         self._refuse_harmed(self._log.harmed())
@@ -335,13 +343,16 @@ class SqliteStore(Queries):
         plan = Plan(None, self._known, now)
         try:
             result = work(plan)
-            if not self._journal.append(self._known.last, plan.rows):
+            if not self._journal.write(self._known.last, plan.rows):
                 return None
+            # What follows is done while the disk is at work.
+            self._refuse_harmed(self._watch.harmed() or self._journal.harmed())
+            meanwhile(result)
+            self._journal.sync()
         except NeedsDatabase:
             return None
         except (apsw.Error, OSError) as error:
             raise self._stop("what was being written may be stored or not", error) from error
-        self._refuse_harmed(self._watch.harmed() or self._journal.harmed())
         return plan, result
 
     def _insert_soon(self) -> None:
