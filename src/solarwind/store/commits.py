@@ -7,7 +7,7 @@ written to a journal first. `CommitCache.apply` updates memory once the commit i
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 from zlib import crc32
@@ -63,8 +63,9 @@ class Content(NamedTuple):
 
     def is_small(self, max_bytes: int) -> bool:
         """Return whether it may go into the journal."""
-        few = not self.snapshots and not self.delayed and len(self.batches) + len(self.changes) <= _FEW
-        return few and sum(len(batch.data) for batch in self.batches) < max_bytes
+        if self.snapshots or self.delayed or len(self.batches) + len(self.changes) > _FEW:
+            return False
+        return sum([len(batch.data) for batch in self.batches]) < max_bytes
 
 
 class AlreadyWritten(Exception):
@@ -175,13 +176,13 @@ class Plan:
         self._connection = connection
         self._known = known
         self.rows = Rows()  # to be inserted at its end
-        self.commit = known.last._replace(number=known.last.number + 1, time=now or known.last.time)
+        self.commit = CommitRow(known.last.number + 1, now or known.last.time, known.last.events)
         self.accepted_at: int | None = None
         self.is_written = False
         self.new_topics: dict[str, int] = {}
         self.ends: dict[str, tuple[int, int, int, int]] = {}  # topic -> its id, end, last sum and bytes
         self.producers: dict[tuple[int, int, bytes], int] = {}
-        self.delayed: Counter[str] = Counter()  # by topic, how many events more the due-log has
+        self.delayed: defaultdict[str, int] = defaultdict(int)  # by topic, how many events more the due-log has
 
     @property
     def connection(self) -> apsw.Connection:
@@ -213,17 +214,22 @@ class Plan:
         header = fresh.header
         sum, total = crc32(fresh.data, previous), total + len(fresh.data)
         last_time = header.time + max(header.times)
-        given = [(id, topic, start + index) for index, id in enumerate(header.ids or ()) if id is not None]
-        self.rows.ids += given
+        producer: int | None = header.producer
+        if header.ids is not None:
+            given = [(id, topic, start + index) for index, id in enumerate(header.ids) if id is not None]
+            self.rows.ids += given
+            if len(given) == header.count:  # all of its ids were given
+                producer = None
         buckets = database.buckets_of(fresh) if header.causes is not None else ()
-        self.rows.effects += [(bucket, len(self.rows.batches)) for bucket in buckets]
-        producer = header.producer if len(given) < header.count else None  # all of its ids were given
+        if buckets:
+            self.rows.effects += [(bucket, len(self.rows.batches)) for bucket in buckets]
         about = topic, start, header.count, producer, header.author, header.first, last_time, int(bool(buckets))
         accepted = last_time if self.accepted_at is None else self.accepted_at
         noted = *about, len(fresh.data), total, previous, sum, accepted
         self.rows.batches.append((*noted, database.row_sum(*noted), fresh.data))
         self.ends[name] = topic, start + header.count, sum, total
-        self.commit = self.commit._replace(events=self.commit.events + header.count)
+        number, time, events = self.commit
+        self.commit = CommitRow(number, time, events + header.count)
         if producer is not None:
             key = topic, producer, header.author
             self.producers[key] = max(header.first + header.count, self._reached(key))
@@ -358,7 +364,7 @@ class Plan:
             if change.retired:
                 self.connection.execute(f"DELETE FROM dead WHERE {_TRACK}", key)
                 self.connection.execute(f"DELETE FROM snapshots WHERE {_TRACK}", key)
-            for edges in (change.reopened, change.redriven, change.discarded):
+            for edges in filter(None, (change.reopened, change.redriven, change.discarded)):
                 for start, stop in Spans(edges):
                     query = f"DELETE FROM dead WHERE {_TRACK} AND position >= ? AND position < ?"
                     self.connection.execute(query, (*key, start, stop))

@@ -301,18 +301,22 @@ class SqliteStore(Queries):
     ) -> list[Stored | None] | None:
         """Commit it. With `at_once`, on the loop, return None, with nothing written, where it takes a transaction."""
         batches, changes, snapshots, now, delayed, notes, accepted_at = content
-        events = [*batches, *(each.batch for each in delayed)]
+        events = [*batches, *[each.batch for each in delayed]] if delayed else batches
         if not (events or changes or snapshots or notes):
             return []
 
         def work(plan: Plan) -> list[Stored | None]:
             plan.accepted_at = accepted_at
-            add(plan, delayed)
+            if delayed:
+                add(plan, delayed)
             return plan.write(batches, changes, snapshots, notes)
 
-        if any(batch.header.causes is None for batch in events):
-            self._refuse_events()
-        written = self._write_to_journal(now, work, meanwhile) if content.is_small(journal.MAX_BYTES) else None
+        for batch in events:
+            if batch.header.causes is None:
+                self._refuse_events()
+                break
+        small = at_once or content.is_small(journal.MAX_BYTES)
+        written = self._write_to_journal(now, work, meanwhile) if small else None
         if written is None and at_once:
             return None
         plan, stored = written or self._write_plan(now, work, spare=not events)
