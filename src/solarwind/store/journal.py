@@ -141,6 +141,7 @@ class Journal:
         self._identity: tuple[int, int] | None = None
         self._first = b""  # the header of the first record
         self._end = 0
+        self._written = 0, 0  # last: where, and how many bytes
         self._patience = 0  # commits until it is tried again to make the file
         self._slow_until = 0.0  # by `monotonic`
 
@@ -179,12 +180,16 @@ class Journal:
             if database.result_code(error) in database.NO_ROOM:
                 return False
             raise
-        assert self._synced is not None
-        self._synced.begin(self._end, size)
         self._first = self._first or header
+        self._written = self._end, size
         self._end += size
         self.rows.add(rows)
         return True
+
+    def begin_sync(self) -> None:
+        """Let the disk begin with what was written, so that something else can be done before `sync`."""
+        assert self._synced is not None
+        self._synced.begin(*self._written)
 
     def sync(self) -> None:
         """Make what was written durable, and note where that took long."""

@@ -282,7 +282,7 @@ class SqliteStore(Queries):
         content = Content(batches, changes, snapshots, now, delayed, notes, accepted_at)
         quick = self._journal.is_quick and self._reserve.held and content.is_small(AT_ONCE_BYTES)
         if quick and self._write_thread.idle:
-            stored = self._commit(content, meanwhile or bool, at_once=True)
+            stored = self._commit(content, meanwhile or bool)
             if stored is not None:
                 return stored
         stored = await on_thread(self._write_thread, self._commit_on_thread, content)
@@ -296,10 +296,9 @@ class SqliteStore(Queries):
         self._log.bound()
         return stored
 
-    def _commit(
-        self, content: Content, meanwhile: Meanwhile = bool, *, at_once: bool = False
-    ) -> list[Stored | None] | None:
-        """Commit it. With `at_once`, on the loop, return None, with nothing written, where it takes a transaction."""
+    def _commit(self, content: Content, meanwhile: Meanwhile | None = None) -> list[Stored | None] | None:
+        """Commit it. On the loop, where there is something to do `meanwhile`, return None, with nothing written, where
+        it takes a transaction."""
         batches, changes, snapshots, now, delayed, notes, accepted_at = content
         events = [*batches, *[each.batch for each in delayed]] if delayed else batches
         if not (events or changes or snapshots or notes):
@@ -315,9 +314,9 @@ class SqliteStore(Queries):
             if batch.header.causes is None:
                 self._refuse_events()
                 break
-        small = at_once or content.is_small(journal.MAX_BYTES)
+        small = meanwhile is not None or content.is_small(journal.MAX_BYTES)
         written = self._write_to_journal(now, work, meanwhile) if small else None
-        if written is None and at_once:
+        if written is None and meanwhile is not None:
             return None
         plan, stored = written or self._write_plan(now, work, spare=not events)
         self._known.apply(plan, changes, snapshots)
@@ -337,7 +336,7 @@ class SqliteStore(Queries):
             raise error if self._broken else self._end(str(error)) from error
 
     def _write_to_journal(
-        self, now: int, work: Callable[[Plan], T], meanwhile: Callable[[T], object]
+        self, now: int, work: Callable[[Plan], T], meanwhile: Callable[[T], object] | None
     ) -> tuple[Plan, T] | None:
         """Write a commit to the journal. Return None, with nothing written, where it has to be a transaction."""
         self._usable()
@@ -349,10 +348,13 @@ class SqliteStore(Queries):
             result = work(plan)
             if not self._journal.write(self._known.last, plan.rows):
                 return None
-            # What follows is done while the disk is at work.
-            self._refuse_harmed(self._watch.harmed() or self._journal.harmed())
-            meanwhile(result)
+            if meanwhile is not None:  # else each call of the system would wait for the loop first
+                self._journal.begin_sync()
+                self._refuse_harmed(self._watch.harmed() or self._journal.harmed())
+                meanwhile(result)
             self._journal.sync()
+            if meanwhile is None:
+                self._refuse_harmed(self._watch.harmed() or self._journal.harmed())
         except NeedsDatabase:
             return None
         except (apsw.Error, OSError) as error:
