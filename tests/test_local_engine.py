@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from unittest.mock import ANY
 
+import apsw
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -27,6 +28,7 @@ from solarwind.operations import Internal
 from solarwind.store.base import Full
 from solarwind.store.sqlite import SqliteStore
 from solarwind.testing.contract import a_while, on_loop, until
+from store.faultyvfs import faulty_disk
 
 
 class Watched(SqliteStore):
@@ -98,6 +100,41 @@ async def test_an_engine_that_stops_commits_nothing_once_its_store_is_being_clos
     store.close = closing  # type: ignore[method-assign]
     await engine.stop()
     assert commits[0] == commits[1] > 0
+
+
+@on_loop
+async def test_what_the_disk_has_not_got_is_accepted_by_nobody_and_handed_to_nobody(path: Path) -> None:
+    """Though it is dispatched while the disk is at work."""
+    failing = syncs = 0
+
+    def fault(kind: str, file: str) -> int:
+        nonlocal syncs
+        if kind == "sync" and file.endswith("-commits"):
+            syncs += 1
+            return failing
+        return 0
+
+    with faulty_disk() as disk:
+        disk.fault = fault
+        engine, holder = LocalEngine(SqliteStore(str(path), vfs=disk.name)), Holder()
+        await engine.start()
+        await engine.join(Join("T", "p", room=10), "beginning", holder)
+        for number in range(3):
+            await engine.submit(_one(number))
+        assert syncs > 1
+        assert [offer.picks for offer in holder.offers] == [range(at, at + 1) for at in range(3)]
+        failing = apsw.SQLITE_IOERR_FSYNC
+        with pytest.raises(StoreError, match="failed"):
+            await engine.submit(_one(3))
+        await a_while()
+        assert len(holder.offers) == 3
+        failing = 0
+        with suppress(StoreError):
+            await engine.stop()
+
+
+def _one(number: int) -> Batch:
+    return seal("T", [b"%d" % number], [1], producer=1, first=number, machine="m", process="p")
 
 
 def test_what_was_settled_while_there_was_no_room_is_on_disk_once_there_is(path: Path) -> None:

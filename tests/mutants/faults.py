@@ -61,6 +61,7 @@ _SETTLED = f"{_OUTCOMES}_settled_event_is_shown_with_who_handled_it_when_and_in_
 _DIED = f"{_OUTCOMES}n_event_that_waits_for_a_retry_is_shown_with_when_and_a_dead_one_with_its_error"
 _AGAIN = f"{_OUTCOMES}n_event_that_is_handled_again_is_shown_as_it_is_now"
 _SETTLE = "crashes/test_settle.py::test_"
+_COMMIT = "await self.store.commit(*content, *more, self._dispatch if commit.incoming else None)"
 _AT_EACH_COMMIT = f"{_SETTLE}it_is_so_at_every_write_to_a_file_or_socket[memory engine-1]"
 _CELL = f"{_SETTLE}what_a_handler_fires_is_there_once_with_its_settle_or_not_at_all"
 _REPORT_CAME = f"{_CELL}[the report has come-ws server]"
@@ -618,24 +619,27 @@ FIRED = [
     *_of(
         "engine/local.py",
         (
-            "return await self.store.commit(*content, delayed, commit.notes, self._clock.wall())",
+            _COMMIT,
             "await self.store.commit([], *content[1:])\n"
-            "        return await self.store.commit(content[0], [], [], content[3], delayed)",
+            "        await self.store.commit(content[0], [], [], content[3], *more, self._dispatch)",
             _AT_EACH_COMMIT,
         ),
         (
-            "return await self.store.commit(*content, delayed, commit.notes, self._clock.wall())",
-            "stored = await self.store.commit(content[0], [], [], content[3], delayed)\n"
-            "        await self.store.commit([], *content[1:])\n"
-            "        return stored",
+            _COMMIT,
+            "await self.store.commit(content[0], [], [], content[3], *more, self._dispatch)\n"
+            "        await self.store.commit([], *content[1:])",
             _AT_EACH_COMMIT,
         ),
         (
-            "return await self.store.commit(*content, delayed, commit.notes, self._clock.wall())",
-            "stored = await self.store.commit(*content)\n"
-            "        await self.store.commit([], [], [], content[3], delayed)\n"
-            "        return stored",
+            _COMMIT,
+            "await self.store.commit(*content, (), (), None, self._dispatch)\n"
+            "        await self.store.commit([], [], [], content[3], more[0])",
             _AT_EACH_COMMIT,
+        ),
+        (
+            "                self._accept_one(each, now)\n\n",
+            "                self._accept_one(each, now)\n        self._carry_out()\n\n",
+            "test_local_engine.py::test_what_the_disk_has_not_got_is_accepted_by_nobody_and_handed_to_nobody",
         ),
     ),
     *_of(

@@ -12,7 +12,6 @@ import logging
 import random as chance
 from collections.abc import Callable, Collection, Coroutine
 from contextlib import suppress
-from functools import partial
 from secrets import token_bytes
 from time import perf_counter_ns
 from typing import Any
@@ -393,9 +392,9 @@ class LocalEngine(Operations):
                 return
         now = self._clock.now()
         if commit.incoming or commit.later:
-            for _, future in (*commit.incoming, *commit.later):
-                if future is not None and not future.done():
-                    future.set_result(None)
+            for _, submitted in (*commit.incoming, *commit.later):
+                if submitted is not None and not submitted.done():
+                    submitted.set_result(None)
             self._carry_out()  # a producer that waits for its event need not wait for what follows
         for offer in self._commits.end(commit, now):
             self._deliver(offer)
@@ -412,18 +411,18 @@ class LocalEngine(Operations):
         """Make it durable, and dispatch its events meanwhile: what is handed out leaves with `_carry_out`."""
         content = commit.batches, commit.changes, commit.snapshots, self._clock.now()
         more = commit.delayed if commit.later else (), commit.notes, self._clock.wall()
-        await self.store.commit(*content, *more, partial(self._dispatch, commit) if commit.incoming else None)
+        await self.store.commit(*content, *more, self._dispatch if commit.incoming else None)
 
     async def _write_settles(self, commit: Commit[asyncio.Future[None]]) -> None:
         """Write settles, if need be with the room that is reserved for them."""
         try:
-            return await self._write(commit)
+            await self._write(commit)
         except Full:
             if not await self.store.make_room():
                 raise
-        await self._write(commit)
+            await self._write(commit)
 
-    def _dispatch(self, commit: Commit[asyncio.Future[None]], stored: list[Stored | None]) -> None:
+    def _dispatch(self, stored: list[Stored | None]) -> None:
         now = self._clock.now()
         for each in stored:
             if each is not None:

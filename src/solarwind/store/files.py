@@ -16,11 +16,13 @@ from zlib import crc32
 
 import apsw
 
+from .base import Space
+
 WRITE = apsw.SQLITE_OPEN_MAIN_DB | apsw.SQLITE_OPEN_READWRITE
 _READ = apsw.SQLITE_OPEN_MAIN_DB | apsw.SQLITE_OPEN_READONLY
 _PROBE_BYTES = 8 << 20
 _ZEROS = bytes(64 << 10)  # SQLite's own files take less than 128 KiB at once
-# Linux writes out what is said to be of no more use; that it could then forget it costs nothing, as it is not clean yet.
+# What is said to be needed no more Linux begins to write at once. It keeps it in memory, as that is not written yet.
 _BEGINS: int | None = getattr(os, "POSIX_FADV_DONTNEED", None)
 
 
@@ -86,6 +88,15 @@ def read_start(path: str, vfs: str | None, size: int) -> bytes:
         return file.xRead(size, 0) if size else b""
     finally:
         file.xClose()
+
+
+def space_around(path: str) -> Space | None:
+    """Return how much room there is on the disk of `path`; None where the system does not say: a commit says why."""
+    try:
+        disk = os.statvfs(os.path.dirname(os.path.abspath(path)))
+    except OSError:
+        return None
+    return Space(disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize)
 
 
 def sync_folder(path: str) -> None:

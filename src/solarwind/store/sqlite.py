@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -41,7 +40,7 @@ from .definitions import Definition, Definitions, StoredDefinitions
 from .delayed import StoredDueLog, add, counted
 from .delays import Delayed, DueLog, check_delayed
 from .faults import explain, note_cause
-from .files import Mark, Reach, Reserve
+from .files import Mark, Reach, Reserve, space_around
 from .journal import Journal
 from .lock import Lock
 from .paths import refuse_beside, refuse_path
@@ -310,10 +309,8 @@ class SqliteStore(Queries):
                 add(plan, delayed)
             return plan.write(batches, changes, snapshots, notes)
 
-        for batch in events:
-            if batch.header.causes is None:
-                self._refuse_events()
-                break
+        if None in [batch.header.causes for batch in events]:
+            self._refuse_events()
         small = meanwhile is not None or content.is_small(journal.MAX_BYTES)
         written = self._write_to_journal(now, work, meanwhile) if small else None
         if written is None and meanwhile is not None:
@@ -348,18 +345,21 @@ class SqliteStore(Queries):
             result = work(plan)
             if not self._journal.write(self._known.last, plan.rows):
                 return None
-            if meanwhile is not None:  # else each call of the system would wait for the loop first
+            if meanwhile is not None:
                 self._journal.begin_sync()
-                self._refuse_harmed(self._watch.harmed() or self._journal.harmed())
+                self._check_files()
                 meanwhile(result)
             self._journal.sync()
-            if meanwhile is None:
-                self._refuse_harmed(self._watch.harmed() or self._journal.harmed())
         except NeedsDatabase:
             return None
         except (apsw.Error, OSError) as error:
             raise self._stop("what was being written may be stored or not", error) from error
+        if meanwhile is None:  # on a thread, where each call of the system then waits for the loop
+            self._check_files()
         return plan, result
+
+    def _check_files(self) -> None:
+        self._refuse_harmed(self._watch.harmed() or self._journal.harmed())
 
     def _insert_soon(self) -> None:
         """Insert what is pending in the journal, where there is room, while nobody waits for it."""
@@ -405,11 +405,7 @@ class SqliteStore(Queries):
         return await on_thread(self._write_thread, self._reserve.probe, size)
 
     def space(self) -> Space | None:
-        try:
-            disk = os.statvfs(os.path.dirname(os.path.abspath(self.path)))
-        except OSError:  # a commit will say why
-            return None
-        return Space(disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize)
+        return space_around(self.path)
 
     async def make_room(self) -> bool:
         self._usable()

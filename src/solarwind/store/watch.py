@@ -34,7 +34,7 @@ class _Seen(NamedTuple):
 class Watch:
     """What the file at `path` and its log have to be. Only a checkpoint of the store itself changes the file.
 
-    A check costs two system calls for each of them, and is made after every commit. The file is read by `file`, a
+    A check costs two system calls for each of them, and is made at every commit. The file is read by `file`, a
     descriptor of it that stays open: closing another one would release SQLite's locks."""
 
     def __init__(self, path: str, file: int) -> None:
