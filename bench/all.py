@@ -15,9 +15,10 @@ from typing import Any
 import harness
 import report
 
-NAMES = ("machine", "in_process", "keyed", "versions", "topics", "latency", "lone", "backlog", "delayed", "facts")
-NAMES += ("processes", "latency_processes", "closed_loop", "jobs", "fanout", "connections", "viewers", "console")
-NAMES += ("ndjson", "slow_consumer", "effects", "cluster", "cluster_latency", "cluster_chain", "takeover")
+NAMES = ("machine", "in_process", "keyed", "versions", "topics", "retries", "latency", "lone", "backlog", "recovery")
+NAMES += ("delayed", "facts", "processes", "sizes", "plan", "latency_processes", "open_loop", "closed_loop", "jobs")
+NAMES += ("fanout", "connections", "viewers", "console", "ndjson", "slow_consumer", "effects")
+NAMES += ("cluster", "cluster_latency", "cluster_chain", "takeover")
 OWN = ("only", "write", "json")  # options that are not the benchmarks'
 
 

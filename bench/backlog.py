@@ -1,24 +1,26 @@
-"""Does a backlog cost anything but disk? It measures, with ten million pending events, how long a store takes to open,
-how much memory it takes to drain it, and whether it drains as fast as a backlog of a hundred thousand.
+"""Does a backlog cost anything but disk? It measures, with ten and with fifty million pending events, how long a store
+takes to open, how much memory it takes to drain it, and whether it drains as fast as a backlog of a hundred thousand.
 
 Each store is filled by one process and drained by another. The small one is drained before and after the large one."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from time import perf_counter
 
 import harness
 from harness import PAYLOAD, WINDOW, Options, Pace, Row, Table
 
 SMALL = 100_000
+LARGE = (10_000_000, 50_000_000)
 
 
-def fill(url: str, events: int) -> float:
-    """Leave so many events pending for a purpose that nobody is there for. Gives the seconds."""
-    return harness.run_loop(_fill(url, events))
+def fill(url: str, events: int, then: Callable[[], object] = bool) -> float:
+    """Leave so many events pending for a purpose that nobody is there for, and call `then`. Return the seconds."""
+    return harness.run_loop(_fill(url, events, then))
 
 
-async def _fill(url: str, events: int) -> float:
+async def _fill(url: str, events: int, then: Callable[[], object]) -> float:
     from solarwind import SolarWind
 
     wind = SolarWind(url)
@@ -35,7 +37,10 @@ async def _fill(url: str, events: int) -> float:
             for _ in range(min(WINDOW, events - at)):
                 receipt = wind.fire("bench.fired", PAYLOAD)
             await pace.next(receipt)
-        return perf_counter() - begun
+        await pace.end()
+        seconds = perf_counter() - begun
+        then()
+        return seconds
 
 
 def drain(url: str, events: int) -> tuple[float, float, float]:
@@ -70,10 +75,13 @@ def measure(folder: str, events: int) -> tuple[float, float, float, float]:
 
 
 def run(options: Options) -> list[Table]:
-    events, folder = options.events or 10_000_000, options.folder
+    return [compared(options, events) for events in ((options.events,) if options.events else LARGE)]
+
+
+def compared(options: Options, events: int) -> Table:
     small, large = [], []
     for _ in range(options.rounds or 1):
-        before, between, after = (measure(folder, count) for count in (SMALL, events, SMALL))
+        before, between, after = (measure(options.folder, count) for count in (SMALL, events, SMALL))
         small.append([(one + other) / 2 for one, other in zip(before, after, strict=True)])
         large.append(between)
     filled, opened, drained, peak = ([each[at] for each in large] for at in range(4))
@@ -87,7 +95,7 @@ def run(options: Options) -> list[Table]:
         Row("drained", "events/s", drained, ratios, ratio_at_least=0.9),
         Row("filled, nobody there", "events/s", filled),
     ]
-    return [Table(f"A backlog of {events:,} events on sqlite://", rows)]
+    return Table(f"A backlog of {events:,} events on sqlite://", rows)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from functools import partial
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from statistics import median
-from time import perf_counter_ns
+from time import perf_counter_ns, process_time
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
@@ -211,6 +211,8 @@ def in_child(function: Callable[..., T], *arguments: Any) -> T:
 class Member(Generic[T]):
     """A function that runs in a process of its own. It is called with a `say` to tell things meanwhile."""
 
+    cpu_s = 0.0  # of processor time that the function took, once there is its result
+
     def __init__(self, function: Callable[..., T], arguments: tuple[Any, ...]) -> None:
         context = get_context("spawn")
         self._line, theirs = context.Pipe(duplex=False)
@@ -238,7 +240,7 @@ class Member(Generic[T]):
         if not self._line.poll(PATIENCE_S):
             raise TimeoutError(f"expected a word from {self.process.name} within {PATIENCE_S:.0f} s, got none")
         try:
-            over, found, error = self._line.recv()
+            over, found, error, self.cpu_s = self._line.recv()
         except EOFError:
             raise RuntimeError(f"{self.process.name} ended without a result") from None
         if error:
@@ -247,10 +249,12 @@ class Member(Generic[T]):
 
 
 def _serve(line: Connection, function: Callable[..., object], arguments: tuple[Any, ...]) -> None:
+    begun = process_time()
     try:
-        line.send((True, function(lambda word: line.send((False, word, "")), *arguments), ""))
+        found = function(lambda word: line.send((False, word, "", 0.0)), *arguments)
+        line.send((True, found, "", process_time() - begun))
     except BaseException:
-        line.send((True, None, traceback.format_exc()))
+        line.send((True, None, traceback.format_exc(), 0.0))
 
 
 class Crew:
@@ -265,6 +269,11 @@ class Crew:
         member = Member(function, arguments)
         self._members.append(member)
         return member
+
+    @property
+    def cpu_s(self) -> float:
+        """The seconds of processor time of all whose results there are."""
+        return sum(member.cpu_s for member in self._members)
 
     def __enter__(self) -> Crew:
         return self
@@ -350,6 +359,17 @@ def _memory(name: str, pid: int | None) -> float:
     with open(f"/proc/{pid or 'self'}/status") as status:
         kib = next(int(line.split()[1]) for line in status if line.startswith(name))
     return kib / 1024
+
+
+def family(pid: int) -> list[int]:
+    """Return the process and those that it started, which are there now: some servers are a program that starts
+    another."""
+    found = [pid]
+    for each in found:
+        for task in os.listdir(f"/proc/{each}/task"):
+            with open(f"/proc/{each}/task/{task}/children") as children:
+                found += map(int, children.read().split())
+    return found
 
 
 def cpu_s(*pids: int | None) -> float:

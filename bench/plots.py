@@ -19,7 +19,7 @@ PEERS = re.compile(
     r"|FastStream|beanstalkd|RabbitMQ"
 )
 MACHINE = re.compile(r"fdatasync|loopback|\bthread\b|await a function|event loops|what is there|64 KiB")
-KIND = re.compile(r", (p\d+|mean)$")  # rows that end alike are compared with each other
+KIND = re.compile(r", (p[\d.]+|mean)$")  # rows that end alike are compared with each other
 US = {"µs": 1.0, "ms": 1e-3}  # of one microsecond
 FDATASYNC, LOOPBACK, BARE = "fdatasync", "loopback", "bare loop"  # the machine's: two in µs, one in events/s
 EACH = "one fdatasync each"  # events/s

@@ -2,8 +2,9 @@
 
 Producer, server and consumer are three processes. The payload stays undecoded and the consumer counts. The clock
 runs from the first event fired: to the last one accepted, and to the last one handled. Each peer has its own Python
-client, used as its documentation advises: pipelined, in batches, pulled. Each name says what the server promises by
-accepting an event, because the figures mean little without it."""
+client, used as its documentation advises: pipelined, in batches, pulled, confirmed. Each name says what the server
+promises by accepting an event, because the figures mean little without it. What an event costs the processors is of
+all processes together, from their start on; memory is the most that the server had."""
 
 from __future__ import annotations
 
@@ -13,9 +14,10 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import harness
+import rabbit
 import servers
 from harness import PAYLOAD, Crew, Options, Row, Table
 from servers import Server
@@ -25,6 +27,13 @@ PIPELINE = 500  # of Redis
 PULL = 500  # of JetStream
 AHEAD = 2_000  # published to JetStream and not yet acknowledged
 GOAL = 600_000
+
+
+class Turn(NamedTuple):
+    handled: float  # events/s, to the last one
+    accepted: float
+    cost: float  # µs of processor time, an event
+    memory: float  # MiB
 
 
 @dataclass
@@ -39,14 +48,18 @@ class System:
     share: int = 1  # of the events: slow ones get less to do
     at_least: float | None = None
 
-    def measure(self, folder: str, events: int) -> tuple[float, float]:
-        """Return the events/s to the last handled, and to the last accepted."""
+    def measure(self, folder: str, events: int) -> Turn:
         events = max(1, events // self.share)
         with self.serve(folder) as server, Crew() as crew:
+            server_pids = harness.family(server.pid) if server.pid else []
+            spent = harness.cpu_s(*server_pids)
             consumer = crew.start(self.consume, server.url, events)
             consumer.said()
             begun, accepted = crew.start(self.produce, server.url, events).result()
-            return events / (consumer.result() - begun), events / (accepted - begun)
+            handled = consumer.result()
+            spent = harness.cpu_s(*server_pids) - spent + crew.cpu_s
+            memory = sum(map(harness.peak_memory, server_pids))
+            return Turn(events / (handled - begun), events / (accepted - begun), spent / events * 1e6, memory)
 
 
 # Solar Wind -----------------------------------------------------------------------------------------------------
@@ -254,28 +267,44 @@ def systems() -> list[System]:
         System("NATS JetStream: fsynced", synced, jetstream_consumes, jetstream_produces, share=200),
         System("Redis Streams: fsynced each second", servers.redis, redis_consumes, redis_produces, share=8),
         System("ZeroMQ: no server", servers.nobody, zeromq_consumes, zeromq_produces),
+        rabbitmq("classic", "written"),
+        rabbitmq("quorum", "fsynced"),
+        rabbitmq("stream", "written"),
     ]
 
 
+def rabbitmq(kind: str, promise: str) -> System:
+    """Return RabbitMQ with one kind of queue, on one node."""
+    consume, produce = partial(rabbit.consumes, kind), partial(rabbit.produces, kind)
+    return System(f"RabbitMQ {kind}: {promise}", servers.rabbitmq, consume, produce, share=40)
+
+
 def run(options: Options) -> list[Table]:
-    events, note = options.events or 1_000_000, ""
-    contestants = systems()
-    if servers.program("redis-server") is None:
-        contestants = [each for each in contestants if each.serve is not servers.redis]
-        note = "Redis is left out: there is no redis-server here"
+    events, contestants, missing = options.events or 1_000_000, systems(), []
+    for name, program, serve in (
+        ("Redis", "redis-server", servers.redis),
+        ("RabbitMQ", servers.RABBITMQ, servers.rabbitmq),
+    ):
+        if servers.program(program) is None:
+            contestants = [each for each in contestants if each.serve is not serve]
+            missing.append(name)
+    note = f"left out, since it is not here: {', '.join(missing)}" if missing else ""
     measures = {each.name: partial(each.measure, options.folder, events) for each in contestants}
     found = harness.take_turns(measures, options.rounds or 3)
-    tables = []
-    for at, last in enumerate(("handled", "accepted")):
-        figures = {name: [each[at] for each in rounds] for name, rounds in found.items()}
-        rows = [
-            Row(each.name, "events/s", figures[each.name], at_least=each.at_least if last == "handled" else None)
-            for each in contestants
-        ]
-        tables.append(
-            Table(f"Three processes, {events:,} events: to the last one {last}", harness.to_first(rows), note)
-        )
-    return tables
+    handled = [
+        Row(each.name, "events/s", [turn.handled for turn in found[each.name]], at_least=each.at_least)
+        for each in contestants
+    ]
+    accepted = [Row(name, "events/s", [turn.accepted for turn in turns]) for name, turns in found.items()]
+    cost = [Row(name, "µs/event", [turn.cost for turn in turns]) for name, turns in found.items()]
+    memory = [Row(name, "MiB", [turn.memory for turn in turns]) for name, turns in found.items()]
+    what = f"Three processes, {events:,} events"
+    return [
+        Table(f"{what}: to the last one handled", harness.to_first(handled), note),
+        Table(f"{what}: to the last one accepted", harness.to_first(accepted), note),
+        Table(f"{what}: processor time of all three", harness.to_first(cost), note),
+        Table(f"{what}: the server's memory, at most", [row for row in memory if any(row.figures)], note),
+    ]
 
 
 if __name__ == "__main__":

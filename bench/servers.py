@@ -64,9 +64,11 @@ def program(name: str) -> str | None:
 
 
 @contextmanager
-def nats(folder: str, *, jetstream: bool = False, sync_always: bool = False) -> Iterator[Server]:
+def nats(
+    folder: str, *, jetstream: bool = False, sync_always: bool = False, there: str | None = None
+) -> Iterator[Server]:
     """Run a NATS server with its defaults: JetStream syncs what it wrote every two minutes."""
-    with _folder(folder) as path:
+    with new_folder(folder, there) as path:
         config = Path(path, "nats.conf")
         config.write_text((NATS + JETSTREAM * jetstream).format(folder=path, sync="always" if sync_always else "2m"))
         with _started([_found("nats-server"), "-c", str(config)], path) as process:
@@ -88,7 +90,7 @@ def nats_cluster(folder: str, nodes: int = 3) -> Iterator[Server]:
     urls, monitors = [], []
     with ExitStack() as stack:
         for number, route in enumerate(routes, 1):
-            path, monitor = stack.enter_context(_folder(folder)), _free_port()
+            path, monitor = stack.enter_context(new_folder(folder)), _free_port()
             config = Path(path, "nats.conf")
             others = json.dumps([f"nats://127.0.0.1:{each}" for each in routes])
             text = NATS + JETSTREAM + NODE
@@ -115,9 +117,9 @@ def _replicates(monitor: int, nodes: int) -> bool:
 
 
 @contextmanager
-def redis(folder: str, sync: str = "everysec") -> Iterator[Server]:
+def redis(folder: str, sync: str = "everysec", there: str | None = None) -> Iterator[Server]:
     """Run a Redis that appends each write to a file, and syncs it each second, or `always` before it answers."""
-    with _folder(folder) as path:
+    with new_folder(folder, there) as path:
         port = _free_port()
         options = {"bind": "127.0.0.1", "port": port, "dir": path, "save": "", "maxclients": 20_000}
         options |= {"appendonly": "yes", "appendfsync": sync}
@@ -130,7 +132,7 @@ def redis(folder: str, sync: str = "everysec") -> Iterator[Server]:
 @contextmanager
 def beanstalkd(folder: str) -> Iterator[Server]:
     """Run a beanstalkd that appends each job to a file, and syncs it each 50 ms, which is its default."""
-    with _folder(folder) as path:
+    with new_folder(folder) as path:
         port = _free_port()
         with _started([_found("beanstalkd"), "-l", "127.0.0.1", "-p", str(port), "-b", path], path) as process:
             _wait(process, path, lambda: _listens(port))
@@ -140,7 +142,7 @@ def beanstalkd(folder: str) -> Iterator[Server]:
 @contextmanager
 def rabbitmq(folder: str) -> Iterator[Server]:
     """Run a RabbitMQ with its defaults, and the port mapper that it asks for, which would outlive it."""
-    with _folder(folder) as path, ExitStack() as stack:
+    with new_folder(folder) as path, ExitStack() as stack:
         port, mapper, distribution = _free_port(), _free_port(), _free_port()
         environment = os.environ | {
             "HOME": path,
@@ -192,7 +194,7 @@ def nobody(folder: str) -> Iterator[Server]:
 def wind(engine: str, folder: str, scheme: str = "ws") -> Iterator[Server]:
     """Run `solarwind serve` on `sqlite`, a store of its own, or on `memory`. With `unix` as the scheme it listens at a
     Unix socket."""
-    with _folder(folder) as path:
+    with new_folder(folder) as path:
         where = ["--engine", "memory://"] if engine == "memory" else ["--data", os.path.join(path, "wind.db")]
         at, pattern = ["--port", "0"], rf"\b{scheme}://[0-9.]+:[0-9]+"
         if scheme == "unix":
@@ -205,7 +207,7 @@ def wind(engine: str, folder: str, scheme: str = "ws") -> Iterator[Server]:
 @contextmanager
 def asgi(application: str, folder: str) -> Iterator[Server]:
     """Run uvicorn with an app of a file that is beside this one."""
-    with _folder(folder) as path:
+    with new_folder(folder) as path:
         command = [sys.executable, "-m", "uvicorn", application, "--port", "0", "--no-access-log"]
         with _started([*command, "--app-dir", os.path.dirname(os.path.abspath(__file__))], path) as process:
             url = _wait(process, path, lambda: _printed(Path(path, "log"), r"\bhttp://[0-9.]+:[0-9]+"))
@@ -236,12 +238,14 @@ def _listens(port: int) -> bool:
 
 
 @contextmanager
-def _folder(folder: str) -> Iterator[str]:
-    path = tempfile.mkdtemp(prefix="solarwind-bench-", dir=folder)
+def new_folder(folder: str, there: str | None = None) -> Iterator[str]:
+    """Yield a new folder, removed afterwards; or the one that is `there`, which stays."""
+    path = there or tempfile.mkdtemp(prefix="solarwind-bench-", dir=folder)
     try:
         yield path
     finally:
-        shutil.rmtree(path, ignore_errors=True)
+        if there is None:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 @contextmanager

@@ -1,13 +1,15 @@
-"""Does an event pay for topics that it is not on? One topic with a purpose is compared with one among 10,000."""
+"""Does an event pay for topics that it is not on? One topic with a purpose is compared with one among 10,000 and one
+among 100,000."""
 
 from __future__ import annotations
 
+import asyncio
 from time import perf_counter
 
 import harness
 from harness import PAYLOAD, WINDOW, Contestant, Options, Pace, Table
 
-TOPICS = 10_000
+TOPICS = (10_000, 100_000)
 
 
 def handles(engine: str, folder: str, events: int, topics: int) -> float:
@@ -19,27 +21,27 @@ async def _handle(engine: str, folder: str, events: int, topics: int) -> float:
 
     with harness.place(engine, folder) as url:
         wind = SolarWind(url)
-        handled = 0
+        handled, done = 0, asyncio.Event()
 
         async def count(payload: bytes) -> None:
             nonlocal handled
             handled += 1
+            if handled == events:
+                done.set()
 
         for number in range(topics):
             wind.on(f"bench.fired.{number}", purpose="Count")(count)
         async with wind:
             topic = f"bench.fired.{topics // 2}"
-            await wind.settled()  # all have begun: what 10,000 handlers cost to start is another question
+            await wind.settled()  # all have begun: what so many handlers cost to start is another question
             begun = perf_counter()
             pace = Pace()
             for at in range(0, events, WINDOW):
                 for _ in range(min(WINDOW, events - at)):
                     receipt = wind.fire(topic, PAYLOAD)
                 await pace.next(receipt)
-            await wind.settled()
-            seconds = perf_counter() - begun
-        assert handled == events
-        return events / seconds
+            await done.wait()
+            return events / (perf_counter() - begun)
 
 
 def run(options: Options) -> list[Table]:
@@ -48,7 +50,10 @@ def run(options: Options) -> list[Table]:
     for engine in ("memory", "sqlite"):
         contestants = [
             Contestant("one topic", handles, (engine, folder, events, 1)),
-            Contestant(f"{TOPICS:,} topics", handles, (engine, folder, events, TOPICS), ratio_at_least=0.9),
+            *[
+                Contestant(f"{topics:,} topics", handles, (engine, folder, events, topics), ratio_at_least=0.9)
+                for topics in TOPICS
+            ],
         ]
         rows = harness.compare(contestants, options.rounds or 3)
         tables.append(Table(f"Fired on one topic and handled, {engine}://, {events:,} events", rows))

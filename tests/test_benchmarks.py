@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 BENCH = Path(__file__).parent.parent / "bench"
-SHARED = {"all", "harness", "plots", "report", "servers"}
+SHARED = {"all", "harness", "plots", "rabbit", "report", "servers"}
 NAMES = sorted(path.stem for path in BENCH.glob("*.py") if path.stem not in SHARED)
 EVENTS = {"takeover": 300_000}  # it kills the owner when 50,000 are handled
 FEW = 200

@@ -397,6 +397,21 @@ async def test_a_store_that_keeps_no_schema_keeps_nobody_from_starting(
 
 
 @on_loop
+async def test_there_is_an_end_to_the_schemas_of_many_that_join_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schemas, "MAX_SCHEMAS", 5)
+    wind = SolarWind(f"sqlite:///{tmp_path}/wind.db")
+    for number in range(50):
+
+        async def handle(titled: Titled) -> None: ...
+
+        wind.on(f"T{number}", purpose="p")(handle)
+    async with wind:
+        assert len(await wind.engine.definitions.list("schema")) == 5
+
+
+@on_loop
 async def test_there_is_an_end_to_the_schemas_that_are_kept(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from bisect import bisect_left, insort
 from collections.abc import Callable, Collection, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +62,9 @@ class Schemas:
         self._definitions_of = definitions
         self._clock = clock
         self._known: dict[_Name, _Kept] | None = None  # once they were asked for
+        self._versions: dict[tuple[str, str], list[int]] = {}  # of those, by topic and purpose, in order
         self._bytes = 0
+        self._coming: dict[_Name, int] = {}  # the bytes of those that are being stored
         self._fires: dict[_Name, dict[str, None]] = {}  # the topics that handlers fired on
         self._stated_here: set[str] = set()  # topics of which producers stated a schema since this dispatcher started
         self._unwatch: Callable[[], None] = lambda: None
@@ -95,12 +98,18 @@ class Schemas:
             self._early.append(definition)
             return
         topic, purpose, version = definition.name.split("\n")
-        before = self._known.pop((topic, purpose, int(version)), None)
-        self._bytes -= 0 if before is None else len(before.schema)
+        name = (topic, purpose, int(version))
+        self._coming.pop(name, None)
+        before = self._known.pop(name, None)
+        if before is not None:
+            self._bytes -= len(before.schema)
+            self._versions[name[:2]].remove(name[2])
+            if not self._versions[name[:2]]:
+                del self._versions[name[:2]]
         if definition.value is not None:
-            kept = _decode(definition.value)
-            self._known[kept.name] = kept
+            self._known[name] = kept = _decode(definition.value)
             self._bytes += len(kept.schema)
+            insort(self._versions.setdefault(name[:2], []), name[2])
 
     async def _put(self, kept: _Kept) -> None:
         """Store it, if it is new. What is too much is left out, and said."""
@@ -109,14 +118,19 @@ class Schemas:
         if before == kept:
             return
         size = self._bytes - (0 if before is None else len(before.schema)) + len(kept.schema)
-        if size > MAX_TOGETHER or (before is None and len(known) >= MAX_SCHEMAS):
+        size += sum(self._coming.values())  # of many that join at once
+        if size > MAX_TOGETHER or (before is None and len(known) + len(self._coming) >= MAX_SCHEMAS):
             limited.warning(
                 ("schemas", "full"),
                 "the schema of %s is not kept, since there are %s of %s bytes already: retire purposes that are over",
                 *(_shown(kept.name), f"{len(known):,}", f"{self._bytes:,}"),
             )
             return
-        await self._definitions.put(KIND, _text(kept.name), _encode(kept))
+        self._coming[kept.name] = len(kept.schema)
+        try:
+            await self._definitions.put(KIND, _text(kept.name), _encode(kept))
+        finally:
+            self._coming.pop(kept.name, None)
 
     # Stated -------------------------------------------------------------------------------------------
 
@@ -136,10 +150,10 @@ class Schemas:
                 return
             fault, fits = self._fault(name, join.schema)
             await self._put(_Kept(name, join.schema, fault, self._clock.wall() if fault else 0))
-            for older in sorted(each for each in known if each[:2] == name[:2])[:-MAX_VERSIONS]:
-                await self._definitions.remove(KIND, _text(older))
+            for older in self._versions.get(name[:2], [])[:-MAX_VERSIONS]:
+                await self._definitions.remove(KIND, _text((*name[:2], older)))
         except SolarWindError as error:
-            limited.warning(("schemas", *name), "the schema of %s is not kept: %s", _shown(name), error)
+            limited.warning(("schemas", "read"), "the schema of %s is not kept: %s", _shown(name), error)
             return
         if fault:
             limited.warning(("schema", *name), "%s", fault)
@@ -164,15 +178,16 @@ class Schemas:
         assert self._known is not None
         if name in self._known:
             return self._known[name]
-        earlier = [each for each in self._known if each[:2] == name[:2] and each[2] < name[2]]
-        return self._known[max(earlier)] if earlier else None
+        versions = self._versions.get(name[:2], [])
+        at = bisect_left(versions, name[2])
+        return self._known[*name[:2], versions[at - 1]] if at else None
 
     async def stated(self, topic: str, schema: bytes, dispatcher: Dispatcher) -> str:
         """Note what producers state for a topic. Return which purposes cannot read it, in one sentence; "" for none."""
         try:
             return await self._stated(topic, schema, dispatcher)
         except SolarWindError as error:  # whoever fires there goes on all the same
-            limited.warning(("schemas", topic), "the schema of topic %r is not kept: %s", topic, error)
+            limited.warning(("schemas", "stated"), "the schema of topic %r is not kept: %s", topic, error)
             return ""
 
     async def _stated(self, topic: str, schema: bytes, dispatcher: Dispatcher) -> str:
