@@ -412,7 +412,7 @@ ENGINE = [
     *_of("engine/fetching.py", ("if found or end == self._dispatcher.topics[topic].end:", "if True:", _LOCAL)),
     *_of(
         "engine/local.py",
-        ("for _, future in commit.later:", "for _, future in ():", _DELAYED),
+        ("in (*commit.incoming, *commit.later):", "in commit.incoming:", _DELAYED),
         ("if number <= commit.number and not waiter.done():", "if not waiter.done():", _LOCAL),
         ("refuse(future, StoreError(str(full)))", "pass", _FULL),
         ("for waiter in waiters:\n            refuse(waiter, error)", "", _FULL),
