@@ -127,8 +127,8 @@ def _padded(size: int) -> int:
 
 
 class Journal:
-    """The journal of the store at `path`, called on its write thread. `rows` are pending: they are in no transaction
-    that is durable yet."""
+    """The journal of the store at `path`, called on its write thread, or on the loop while that is idle. `rows` are
+    pending: they are in no transaction that is durable yet."""
 
     def __init__(self, path: str, vfs: str | None) -> None:
         self.path = path_of(path)
