@@ -6,7 +6,7 @@ from typing import Any
 
 from solarwind.core.log import Stored
 from solarwind.core.state import decode_changes, encode
-from solarwind.store.base import Recovered, TopicRecord
+from solarwind.store.base import Meanwhile, Recovered, TopicRecord
 from solarwind.store.memory import MemoryStore
 
 
@@ -34,8 +34,11 @@ class LastingStore(MemoryStore):
         delayed: Any = (),
         notes: Any = (),
         accepted_at: int | None = None,
+        meanwhile: Meanwhile | None = None,
     ) -> list[Stored | None]:
         stored = await super().commit(batches, changes, snapshots, now, delayed, notes, accepted_at)
         self._now = now
         self._changes.append(encode(list(changes)))
+        if meanwhile is not None:
+            meanwhile(stored)
         return stored

@@ -412,7 +412,7 @@ ENGINE = [
     *_of("engine/fetching.py", ("if found or end == self._dispatcher.topics[topic].end:", "if True:", _LOCAL)),
     *_of(
         "engine/local.py",
-        ("for _, future in commit.later:", "for _, future in ():", _DELAYED),
+        ("in (*commit.incoming, *commit.later):", "in commit.incoming:", _DELAYED),
         ("if number <= commit.number and not waiter.done():", "if not waiter.done():", _LOCAL),
         ("refuse(future, StoreError(str(full)))", "pass", _FULL),
         ("for waiter in waiters:\n            refuse(waiter, error)", "", _FULL),
@@ -601,6 +601,7 @@ NOTES = [
     *_of(
         "store/journal.py",
         ("self._synced.sync()", "pass", _JOURNAL),
+        ("if begin:", "if False:", _JOURNAL),
         (" and entry.before == last:", ":", _JOURNAL),
         ("last, max(found, default=0))", "last, 0)", _JOURNAL),
         ("crc32(entry, seed) == sum", "crc32(entry, seed)", _JOURNAL),
@@ -611,6 +612,10 @@ NOTES = [
         ("self._journal.rows.insert(self._writer)", "pass", _JOURNAL),
         ("self._watch.harmed() or self._journal.harmed()", "self._watch.harmed()", _IDENTITY),
         ("if not self._reserve.held:  # else", "if False:  # else", _JOURNAL),
+    ),
+    *_of(
+        "store/files.py",
+        ("with suppress(OSError):\n                os.pos", "if True:\n                os.pos", _JOURNAL),
     ),
 ]
 

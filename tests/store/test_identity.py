@@ -428,6 +428,30 @@ def test_nothing_is_accepted_into_a_file_that_was_removed_replaced_or_overwritte
     on_store(path, work)
 
 
+@pytest.mark.parametrize("harm", [removed, replaced, without_its_log, without_its_journal, journal_emptied])
+def test_what_happens_to_a_file_while_a_commit_waits_for_the_disk_is_noticed_by_the_next(
+    path: Path, monkeypatch: pytest.MonkeyPatch, harm: Callable[[Path], None]
+) -> None:
+    real, harmed = os.fdatasync, False
+
+    def sync(descriptor: int) -> None:
+        nonlocal harmed
+        if not harmed and os.readlink(f"/proc/self/fd/{descriptor}").endswith("-commits"):
+            harm(path)
+            harmed = True
+        real(descriptor)
+
+    async def work(store: SqliteStore) -> None:
+        await put(*(batch("a", first=number) for number in range(5)))(store)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fdatasync", sync)
+            with pytest.raises(StoreError, match="was removed, replaced or overwritten while it was in use"):
+                await put(batch("a", first=5), batch("a", first=6))(store)
+        assert harmed
+
+    on_store(path, work)
+
+
 def test_a_file_that_is_overwritten_is_not_written_to_by_upkeep_either(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import random
 import shutil
@@ -10,11 +11,13 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import apsw
 import pytest
 
 from sampling import some
 from solarwind.batch import Batch, seal
 from solarwind.core.facts import Note
+from solarwind.core.log import Stored
 from solarwind.core.spans import Spans
 from solarwind.core.state import Change, Letter
 from solarwind.errors import StoreError
@@ -22,6 +25,8 @@ from solarwind.event import Cause
 from solarwind.store import database, files, inspection, journal, sqlite, writeahead
 from solarwind.store.base import Full
 from solarwind.store.check import backup, check, restore
+from solarwind.store.delays import Delayed
+from solarwind.store.memory import MemoryStore
 from solarwind.store.sqlite import SqliteStore
 from solarwind.testing.contract import until
 
@@ -241,6 +246,106 @@ def test_a_small_commit_to_a_quick_disk_is_not_handed_to_a_thread(path: Path, mo
 
     on_store(path, work)
     assert on_store(path, nothing).clean
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="a system that does not offer it")
+@pytest.mark.parametrize("refused", [0, errno.ENOSYS, errno.EPERM])
+def test_the_disk_is_told_to_begin_before_what_is_done_meanwhile_and_a_refusal_changes_nothing(
+    path: Path, monkeypatch: pytest.MonkeyPatch, refused: int
+) -> None:
+    """Some kernels do without that call, and some sandboxes forbid it: the sync is what counts."""
+    monkeypatch.setattr(journal, "QUICK_S", 60)
+    done: list[str] = []
+    advise, sync = os.posix_fadvise, os.fdatasync
+
+    def begin(*what: int) -> None:
+        done.append("begin")
+        if refused:
+            raise OSError(refused, os.strerror(refused))
+        advise(*what)
+
+    def finish(descriptor: int) -> None:
+        if os.readlink(f"/proc/self/fd/{descriptor}").endswith("-commits"):
+            done.append("sync")
+        sync(descriptor)
+
+    async def work(store: SqliteStore) -> None:
+        await fire(store, 0, FIRST + 1)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "posix_fadvise", begin)
+            patch.setattr(os, "fdatasync", finish)
+            number = FIRST + 1
+
+            async def at_once() -> bool:
+                nonlocal number
+                del done[:]
+                one = batch("a", first=number)
+                number += 1
+                await store.commit([one], [], [], number, meanwhile=lambda stored: done.append("meanwhile"))
+                return "begin" in done
+
+            await until(at_once, "a commit once the thread is idle")
+        assert done == ["begin", "meanwhile", "sync"]
+        assert (await all_of(store, "a"))[-1].stop == number
+
+    on_store(path, work)
+
+
+def test_what_is_done_meanwhile_is_done_once_with_what_is_returned_however_it_is_committed(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "QUICK_S", 60)
+    commits: dict[str, tuple[list[Batch], list[Delayed]]] = {
+        "of a new topic": ([batch("b")], []),
+        "small": ([batch("a", first=100)], []),
+        "of two": ([batch("a", first=101), batch("b", first=101)], []),
+        "seen before": ([batch("a", first=100), batch("a", first=102)], []),
+        "with an id that was given": ([batch("a", first=103, ids=["x"])], []),
+        "with an id that is given twice": ([batch("a", 2, first=104, ids=["y", "y"])], []),
+        "large": ([batch("a", first=106, payload=b"x" * sqlite.AT_ONCE_BYTES)], []),
+        "larger than the journal takes": ([batch("a", first=107, payload=b"x" * journal.MAX_BYTES)], []),
+        "with delayed events": ([batch("a", first=108)], [Delayed(10**18, batch("a", first=109))]),
+    }
+
+    async def commit_all(store: SqliteStore | MemoryStore) -> dict[str, list[range | None]]:
+        places = {}
+        for name, (batches, delayed) in commits.items():
+            given: list[list[Stored | None]] = []
+            returned = await store.commit(batches, [], [], 1, delayed, meanwhile=given.append)
+            assert given == [returned], name
+            places[name] = [each and range(each.start, each.stop) for each in returned]
+        return places
+
+    async def on_disk(store: SqliteStore) -> None:
+        await put(batch("a", ids=["x"]))(store)
+        await fire(store, 1, 3)
+        assert await commit_all(store) == await in_memory()
+
+    async def in_memory() -> dict[str, list[range | None]]:
+        store = MemoryStore()
+        await store.open(1)
+        for number in range(3):
+            await store.commit([batch("a", ids=None if number else ["x"], first=number)], [], [], 1)
+        return await commit_all(store)
+
+    on_store(path, on_disk)
+
+
+def test_nothing_is_done_meanwhile_by_a_commit_for_which_there_is_no_room(disk: Disk, path: Path) -> None:
+    done: list[object] = []
+
+    async def work() -> None:
+        store = SqliteStore(str(path), vfs=disk.name)
+        await store.open(0)
+        await fire(store, 0, FIRST + 1)
+        disk.fault = lambda kind, file: apsw.SQLITE_FULL if kind == "write" else 0
+        with pytest.raises(Full):
+            await store.commit([batch("a", first=50)], [], [], 1, meanwhile=done.append)
+        disk.fault = lambda kind, file: 0
+        await store.close()
+
+    asyncio.run(work())
+    assert done == []
 
 
 # --- after a crash ------------------------------------------------------------------------------------------

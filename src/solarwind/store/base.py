@@ -125,7 +125,7 @@ class Store(Protocol):
         """Store everything or nothing; return each of `batches` with its position, in order.
 
         `meanwhile` gets that list as soon as it is known, which may be before the commit is durable: what it does must
-        be seen by nobody until this returns.
+        be seen by nobody until this returns. Where this raises after that, the store has ended.
 
         `delayed` goes into the due-log, without events whose ids are there already or in their topic's history.
 

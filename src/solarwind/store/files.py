@@ -63,9 +63,11 @@ class Synced:
         self._descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC) if vfs is None else -1
 
     def begin(self, start: int, size: int) -> None:
-        """Let the disk begin to write a part of the content, while something else is done before `sync`."""
+        """Let the disk begin to write a part of the content, while something else is done before `sync`. Where a kernel
+        does not offer that, or a sandbox forbids it, `sync` does it all."""
         if self._descriptor >= 0 and _BEGINS is not None:
-            os.posix_fadvise(self._descriptor, start, size, _BEGINS)
+            with suppress(OSError):
+                os.posix_fadvise(self._descriptor, start, size, _BEGINS)
 
     def sync(self) -> None:
         """Make what was written durable. Raise `apsw.Error` or `OSError`."""

@@ -127,8 +127,8 @@ def _padded(size: int) -> int:
 
 
 class Journal:
-    """The journal of the store at `path`, called on its write thread. `rows` are pending: they are in no transaction
-    that is durable yet."""
+    """The journal of the store at `path`, called on its write thread, or on the loop while that is idle. `rows` are
+    pending: they are in no transaction that is durable yet."""
 
     def __init__(self, path: str, vfs: str | None) -> None:
         self.path = path_of(path)
@@ -141,7 +141,6 @@ class Journal:
         self._identity: tuple[int, int] | None = None
         self._first = b""  # the header of the first record
         self._end = 0
-        self._written = 0, 0  # last: where, and how many bytes
         self._patience = 0  # commits until it is tried again to make the file
         self._slow_until = 0.0  # by `monotonic`
 
@@ -165,14 +164,16 @@ class Journal:
         """Whether writing an entry is no longer than handing it to a thread and hearing of it."""
         return self._file is not None and time.monotonic() >= self._slow_until
 
-    def write(self, before: CommitRow, rows: Rows) -> bool:
-        """Write the rows of a commit: `sync` makes them durable. Return False, with nothing written, where they are too
-        large or there is no room. Raise `apsw.Error` or `OSError` where the outcome is unknown."""
+    def write(self, before: CommitRow, rows: Rows, *, begin: bool) -> bool:
+        """Write the rows of a commit: `sync` makes them durable. With `begin` the disk is told to begin, for
+        there is something to be done before. Return False, with nothing written, where they are too large or there is
+        no room. Raise `apsw.Error` or `OSError` where the outcome is unknown."""
         entry = _encode(_Entry(before, rows))
         size = _padded(_HEADER.size + len(entry))
         if len(entry) > MAX_BYTES or self._end + size > SIZE or not self._is_there():
             return False
         assert self._file is not None
+        assert self._synced is not None
         header = _HEADER.pack(_MAGIC, len(entry), crc32(entry, self._seed))
         try:
             self._file.xWrite(header + entry, self._end)
@@ -180,16 +181,12 @@ class Journal:
             if database.result_code(error) in database.NO_ROOM:
                 return False
             raise
+        if begin:
+            self._synced.begin(self._end, size)
         self._first = self._first or header
-        self._written = self._end, size
         self._end += size
         self.rows.add(rows)
         return True
-
-    def begin_sync(self) -> None:
-        """Let the disk begin with what was written, so that something else can be done before `sync`."""
-        assert self._synced is not None
-        self._synced.begin(*self._written)
 
     def sync(self) -> None:
         """Make what was written durable, and note where that took long."""

@@ -296,8 +296,8 @@ class SqliteStore(Queries):
         return stored
 
     def _commit(self, content: Content, meanwhile: Meanwhile | None = None) -> list[Stored | None] | None:
-        """Commit it. On the loop, where there is something to do `meanwhile`, return None, with nothing written, where
-        it takes a transaction."""
+        """Commit it. On the loop, which has something to do `meanwhile`, return None where it takes a transaction: then
+        nothing is written, and nothing was done."""
         batches, changes, snapshots, now, delayed, notes, accepted_at = content
         events = [*batches, *[each.batch for each in delayed]] if delayed else batches
         if not (events or changes or snapshots or notes):
@@ -343,10 +343,9 @@ class SqliteStore(Queries):
         plan = Plan(None, self._known, now)
         try:
             result = work(plan)
-            if not self._journal.write(self._known.last, plan.rows):
+            if not self._journal.write(self._known.last, plan.rows, begin=meanwhile is not None):
                 return None
             if meanwhile is not None:
-                self._journal.begin_sync()
                 self._check_files()
                 meanwhile(result)
             self._journal.sync()
@@ -354,7 +353,7 @@ class SqliteStore(Queries):
             return None
         except (apsw.Error, OSError) as error:
             raise self._stop("what was being written may be stored or not", error) from error
-        if meanwhile is None:  # on a thread, where each call of the system then waits for the loop
+        if meanwhile is None:  # nothing is done while the disk is at work: the later the better
             self._check_files()
         return plan, result
 
