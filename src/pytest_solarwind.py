@@ -51,7 +51,10 @@ def fired(wind: SolarWind) -> Callable[[str], Sequence[Event]]:
     What a handler fired is accepted with its settle."""
     from solarwind.testing.memory import fired_events
 
-    return lambda topic: fired_events(wind.engine, topic)
+    def fired(topic: str) -> Sequence[Event]:
+        return fired_events(wind.engine, topic)
+
+    return fired
 
 
 @pytest.fixture

@@ -11,6 +11,8 @@ from itertools import count
 from typing import Any
 
 from ..engine.clock import UnderWay
+from ..errors import BadArgument
+from ..names import shown
 from ..timing import STEP_NS, check_delay
 
 HANGS_S = 1.0  # of real time, in which nothing ends: what is still at work is not waited for
@@ -59,7 +61,9 @@ class FakeClock:
 
     def __init__(self, now: int | None = None) -> None:
         """`now` is in ns since 1970; the real time by default, at a whole step of due times: what is due after a minute
-        is so once a minute has passed, and not a part of a step later."""
+        is so once a minute has passed, and not a part of a step later. Raise `BadArgument`."""
+        if now is not None and (type(now) is not int or not 0 <= now < 1 << 63):
+            raise BadArgument(f"expected now in ns since 1970, such as time.time_ns(), got {shown(now)}")
         self._now = time.time_ns() // STEP_NS * STEP_NS if now is None else now
         self._until = self._now  # time passes till then
         self._ahead = 0  # of the wall clock

@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from ..core.track import Track
 from ..engine.base import NOTHING, Engine
 from ..engine.local import LocalEngine
-from ..errors import BadArgument
+from ..errors import BadArgument, Unavailable
 from ..event import Event, HandOut
 from ..names import check_topic, shown
 from ..store.memory import MemoryStore
@@ -41,8 +41,16 @@ class _MemoryEngine(LocalEngine):
     store: _KeepingStore
 
     def __init__(self, clock: FakeClock) -> None:
+        if not isinstance(clock, FakeClock):
+            raise BadArgument(f"expected a clock of tests, such as FakeClock(), got {shown(clock)}")
         super().__init__(_KeepingStore(), clock=clock, random=lambda: 1.0)
         self._test_clock = clock
+        self.was_started = False
+
+    async def start(self) -> None:
+        """See `LocalEngine.start`."""
+        self.was_started = True
+        await super().start()
 
     async def idle(self, purposes: Collection[tuple[str, str]]) -> None:
         """See `LocalEngine.idle`. Raise `TimeoutError` once nothing but the test's clock can make them go on."""
@@ -130,11 +138,16 @@ def memory_engine(clock: FakeClock) -> LocalEngine:
 
 def fired_events(engine: Engine, topic: str) -> Sequence[Event]:
     """Return the events of a topic that a dispatcher of `memory_engine` has accepted, in order; delayed ones once they
-    are due. Raise `BadArgument` for another engine."""
-    store = getattr(engine, "store", None)
-    if not isinstance(store, _KeepingStore):
+    are due. Raise `BadArgument` for another engine, and `Unavailable` for one that was never started."""
+    if not isinstance(engine, _MemoryEngine):
         raise BadArgument(
             "expected a SolarWind on memory_engine(clock), which keeps what was fired, got another engine: "
             "say wind.use(engine=memory_engine(wind_clock)) in the test"
         )
-    return store.events(check_topic(topic))
+    check_topic(topic)
+    if not engine.was_started:
+        raise Unavailable(
+            "expected a SolarWind that was started, got the one of the fixture wind, which was not: start it, or where "
+            "the program has its own, have a fixture named wind return that"
+        )
+    return engine.store.events(topic)
