@@ -119,7 +119,8 @@ clean:
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.run: $(VENV)/bin/python requirements.txt pyproject.toml
+# pip copies what is not in the folder of the package.
+$(VENV)/.run: $(VENV)/bin/python requirements.txt pyproject.toml src/pytest_solarwind.py
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
 	touch $@

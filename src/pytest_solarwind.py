@@ -5,7 +5,7 @@ In a module of its own, so that a run of tests that uses none of them does not i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +18,15 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def wind_clock() -> FakeClock:
-    """Return the clock of `wind`: `wind_clock.advance(60)` makes everything happen that is due within a minute, in
-    order."""
+def wind_clock() -> Iterator[FakeClock]:
+    """Yield the clock of `wind`: `wind_clock.advance(60)` makes everything happen that is due within a minute, in
+    order. At the end there is a warning of each handler that hung."""
     from solarwind.testing import FakeClock
+    from solarwind.testing.memory import warn_of_hung
 
-    return FakeClock()
+    clock = FakeClock()
+    yield clock
+    warn_of_hung(clock)
 
 
 @pytest.fixture
@@ -48,7 +51,10 @@ def fired(wind: SolarWind) -> Callable[[str], Sequence[Event]]:
     What a handler fired is accepted with its settle."""
     from solarwind.testing.memory import fired_events
 
-    return lambda topic: fired_events(wind.engine, topic)
+    def fired(topic: str) -> Sequence[Event]:
+        return fired_events(wind.engine, topic)
+
+    return fired
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from http import HTTPStatus
@@ -107,6 +108,15 @@ def test_the_readme_begins_with_a_short_program_that_may_run_again(tmp_path: Pat
     assert len(lines) <= 12
     assert run(example.text, tmp_path) == run(example.text, tmp_path)
     assert (tmp_path / "wind.db").exists()
+
+
+def test_the_readme_names_each_extra_and_all_has_all_of_them() -> None:
+    """As `pyproject.toml` has them."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert re.findall(r"^pip install '\.\[(\w+)\]'", README.read_text(), re.MULTILINE)[-1] == "all"
+    assert set(re.findall(r"^pip install '\.\[(\w+)\]'", README.read_text(), re.MULTILINE)) == set(extras)
+    (all_of_them,) = extras.pop("all")
+    assert sorted(all_of_them.removeprefix("solarwind[").removesuffix("]").split(",")) == sorted(extras)
 
 
 def test_the_site_begins_with_the_program_of_the_readme() -> None:

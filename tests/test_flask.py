@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
+import typer
 from flask import Flask, current_app
 
 from solarwind import BadArgument, Depends, SolarWind, Unavailable
+from solarwind.cli import app as cli
 from solarwind.contrib.flask import FlaskSolarWind
 
 A_WHILE_S = 60
@@ -113,7 +115,9 @@ def test_the_configuration_is_checked(wind: FlaskSolarWind) -> None:
     ("config", "words"),
     [
         ({"SOLARWIND_URI": "memory://"}, "got SOLARWIND_URI: did you mean 'SOLARWIND_URL'?"),
-        ({"SOLARWIND_LIMITS": 5}, "expected SOLARWIND_URL, SOLARWIND_TOKEN, SOLARWIND_GRACE in the configuration"),
+        ({"SOLARWIND_TOKN": "sw_secret"}, "got SOLARWIND_TOKN: did you mean 'SOLARWIND_TOKEN'?"),
+        ({"SOLARWIND_GRACE_S": 5}, "got SOLARWIND_GRACE_S: did you mean 'SOLARWIND_GRACE'?"),
+        ({"SOLARWIND_LIMITS": 5}, "got SOLARWIND_LIMITS: say FlaskSolarWind(limits=Limits(...))"),
         ({"SOLARWIND_TOKEN": "sw_secret\n"}, "expected a token"),
     ],
 )
@@ -122,6 +126,34 @@ def test_a_key_that_there_is_not_is_refused(wind: FlaskSolarWind, config: dict[s
         make_app(wind, **config)
     assert words in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+def variables(command: Any) -> Iterator[str]:
+    """Yield the environment variables of the options of a command, and of all commands below it."""
+    yield from [each.envvar for each in command.params if each.envvar]
+    for below in getattr(command, "commands", {}).values():
+        yield from variables(below)
+
+
+def test_what_other_parts_read_of_the_environment_is_no_misspelling(wind: FlaskSolarWind) -> None:
+    """An app may load all of the environment: `$SOLARWIND_TOKENS` is an option of `solarwind serve`."""
+    others = {*variables(typer.main.get_command(cli)), "SOLARWIND_NATS_CREDS"} - {"SOLARWIND_URL", "SOLARWIND_GRACE"}
+    assert {"SOLARWIND_TOKENS", "SOLARWIND_RATE"} < others
+    make_app(wind, **dict.fromkeys(others, "7"), SOLARWIND_OF_MY_OWN="7")
+
+
+def test_all_of_the_environment_may_be_loaded(wind: FlaskSolarWind, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There each value is text, and one that is empty counts as none, as for every other part."""
+    for name, value in {"URL": "", "TOKEN": "", "GRACE": "2.5", "TOKENS": "tokens.json"}.items():
+        monkeypatch.setenv(f"SOLARWIND_{name}", value)
+    app = Flask("shop")
+    app.config.from_mapping(os.environ)
+    wind.init_app(app)
+    assert wind.grace == 2.5
+    wind.begin()
+    wind.fire("T").wait(A_WHILE_S)
+    with pytest.raises(BadArgument, match=r"expected grace .*, got '5s'"):
+        make_app(wind, SOLARWIND_GRACE="5s")
 
 
 def test_a_handler_without_an_app_says_what_is_missing(wind: FlaskSolarWind, caplog: pytest.LogCaptureFixture) -> None:

@@ -341,7 +341,9 @@ def test_what_is_no_middleware_is_refused(function: Any) -> None:
 
     async def of_three(a: int, b: int, c: int) -> None: ...
 
-    for each in (wrong if function is not asyncio.sleep else of_three,):
+    async def the_other_way_round(handing: Any, call_next: Any) -> None: ...
+
+    for each in (wrong,) if function is not asyncio.sleep else (of_three, the_other_way_round):
         with pytest.raises(BadArgument, match=r"expected a middleware, async def m\(call_next, handing\), got"):
             SolarWind("memory://").middleware(each)
 

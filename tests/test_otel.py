@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import sqlite3
@@ -25,6 +26,7 @@ from server.serving import Serving
 from solarwind import BadArgument, Event, Later, Reject, Retry, SolarWind, Unavailable
 from solarwind.contrib.otel import MAX_LINKS, SCHEMA_URL, instrument
 from solarwind.outbox import database as tables
+from solarwind.service.middleware import CallNext, Handing
 from solarwind.testing.contract import on_loop, until
 
 HERE = Path(__file__).parent
@@ -219,6 +221,60 @@ async def test_each_attempt_is_a_span_and_says_why_it_failed(telemetry: Telemetr
     assert (failed.status.is_ok, failed.status.description) == (False, "ValueError: not yet")
     assert [each.name for each in failed.events] == ["exception"]
     assert sum(said(each)["solarwind.settled"] for each in telemetry.named("settle T")) == 2
+
+
+@pytest.mark.parametrize(
+    ("ends", "found"),
+    [
+        ("cancelled", ("failed", "TimeoutError")),
+        ("raises", ("failed", "TimeoutError")),
+        ("returns", ("failed", "TimeoutError")),
+        ("later", ("later", "")),
+        ("rejects", ("rejected", "solarwind.failure.Reject")),
+    ],
+)
+@pytest.mark.parametrize("around", [False, True], ids=["at once", "in a task of other middleware"])
+@on_loop
+async def test_a_call_that_took_too_long_is_what_the_log_and_the_dead_letter_say_it_is(
+    ends: str, found: tuple[str, str], around: bool, telemetry: Telemetry
+) -> None:
+    """Whatever the handler made of its cancellation."""
+    wind, begun = SolarWind("memory://"), list[int]()
+    if around:
+
+        @wind.middleware
+        async def in_a_task(call_next: CallNext, handing: Handing) -> Any:
+            return await (asyncio.create_task(call_next(handing)) if handing.kind == "handle" else call_next(handing))
+
+    telemetry.instrument(wind)
+
+    @wind.on("T", purpose="p", retry=Retry(attempts=1), timeout=0.05)
+    async def hang(number: int) -> None:
+        begun.append(number)
+        try:
+            if len(begun) == 1:
+                await asyncio.get_running_loop().create_future()
+        except asyncio.CancelledError:
+            if ends == "raises":
+                raise RuntimeError("no") from None
+            if ends == "later":
+                raise Later(0.01) from None
+            if ends == "rejects":
+                raise Reject("no") from None
+            if ends == "cancelled":
+                raise
+
+    async with wind:
+        await wind.fire("T", 1)
+        await until(lambda: telemetry.named("process T"))
+        span = telemetry.named("process T")[0]
+        assert (said(span)["solarwind.outcome"], said(span).get("error.type", "")) == found
+        if found[1] == "TimeoutError":
+            await wind.settled(60)
+            [letter] = await wind.dead("T", "p")
+            assert span.status.description == letter.error
+            assert letter.error.startswith("TimeoutError: expected handler ")
+            assert [each.get("error.type") for each, _ in telemetry.points("messaging.process.duration")] == [found[1]]
 
 
 @on_loop

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 
 import pytest
 
@@ -317,6 +318,34 @@ def test_time_does_not_go_on_from_another_loop(wind: SolarWind, wind_clock: Fake
 def test_time_that_cannot_pass_is_refused(seconds: object) -> None:
     with pytest.raises(ValueError, match=r"^expected the time to pass as seconds, .* from 0 to ten years, got "):
         FakeClock().advance(seconds)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("now", ["now", datetime(2026, 1, 31, tzinfo=UTC), 1.7e9, -1, True, 1 << 63])
+def test_a_clock_that_begins_at_no_time_is_refused(now: object) -> None:
+    with pytest.raises(BadArgument, match=r"^expected now in ns since 1970, such as time\.time_ns\(\), got "):
+        FakeClock(now)  # type: ignore[arg-type]
+
+
+def test_a_dispatcher_of_tests_goes_by_a_clock_of_tests() -> None:
+    with pytest.raises(BadArgument, match=r"^expected a clock of tests, such as FakeClock\(\), got 60"):
+        memory_engine(60)  # type: ignore[arg-type]
+
+
+def test_nothing_is_known_of_what_another_wind_has_fired(
+    wind: SolarWind, wind_clock: FakeClock, fired: Callable[[str], Sequence[Event]]
+) -> None:
+    """The program's own, for which no fixture of this name was made: else the test fails with an empty list, and does
+    not say why."""
+    own = SolarWind(engine=memory_engine(wind_clock))
+    with own:
+        own.fire("T").wait(60)
+        with pytest.raises(
+            Unavailable, match=r"got the one of the fixture wind, which was not: .* a fixture named wind"
+        ):
+            fired("T")
+    with wind:
+        wind.fire("T").wait(60)
+    assert len(fired("T")) == 1, "also once it has stopped"
 
 
 def test_a_place_without_open_is_refused_and_no_rule_is_a_coroutine() -> None:

@@ -20,8 +20,8 @@ registered = Exchanges()  # what the dispatchers of this process go by, and its 
 def register_exchange(name: str, exchange: Exchange) -> None:
     """Make `exchange` known under `name` in this process, so that `on(..., exchange=name)` finds it.
 
-    Raise `BadArgument` for a name outside `a-z 0-9 _ -` (with one colon within at most) or something that is no
-    exchange, and `ConflictError` where another one has that name."""
+    Raise `BadArgument` for a name outside `a-z 0-9 _ -` (with one colon within at most), or something that is no
+    exchange or could choose nobody, and `ConflictError` where another one has that name."""
     registered.register(name, exchange)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import os
@@ -12,6 +13,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+
+from solarwind import SolarWind
 
 from .conftest import PATIENCE_S, Process, Serving, call, done, eventually
 
@@ -145,3 +148,63 @@ def test_a_port_for_the_console_of_a_server_is_wrong_usage(serving: Serve) -> No
     answer = call("ui", "--url", "ws://127.0.0.1:7400", "--port", "8000")
     assert (answer.code, answer.out) == (2, "")
     assert "expected no --port" in answer.err
+
+
+# --- of a server at a Unix socket -----------------------------------------------------------------------------
+
+
+def test_ui_shows_the_webhooks_of_a_server_at_a_unix_socket_as_that_does(
+    serving: Serve, start: Start, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How they stand there, with their answers and what is to be done of them; they are registered there alone."""
+    path = tmp_path_factory.mktemp("s") / "wind.sock"
+    server = serving("--socket", str(path), "--port", "0", "--webhook-network", "127.0.0.0/8")
+    hooks = "/v1/topics/hooked/purposes/p/webhooks"
+    hook = {"url": "http://127.0.0.1:9/", "handshake": False}
+    for name in ("one", "two"):
+        assert server.ask("PUT", f"{hooks}/{name}", hook)[0] == 201
+    address = start("ui", "--url", f"unix://{path}").read("http://").strip()
+    parts = urlsplit(address)
+    monkeypatch.setenv("SOLARWIND_TOKEN", parts.fragment.removeprefix("token="))
+    console = f"ws://{parts.netloc}"
+
+    def shown() -> dict[str, str]:
+        return {each["name"]: each["state"] for each in done("webhooks", "list", "--url", console, "--json").json}
+
+    assert shown() == {"one": "live", "two": "live"}
+    assert server.ask("POST", "/v1/topics/hooked/events", 1)[0] == 202
+    eventually(lambda: "failing" in shown().values(), "a target to be called")
+    failing = next(name for name, state in shown().items() if state == "failing")
+    (answer, *_) = ask(address, f"{hooks}/{failing}/answers")[1]["answers"]
+    assert (answer["status"], answer["attempt"]) == (None, 1)
+    assert "webhook failing" in {each["kind"] for each in ask(address, "/v1/attention")[1]["attention"]}
+    assert ask(address, f"{hooks}/one/pause", "POST")[0] == 204
+    assert {each["name"]: each["state"] for each in server.ask("GET", "/v1/webhooks")[1]["webhooks"]}["one"] == "paused"
+
+    async def watched() -> None:
+        """Wait until viewers, such as the console, see what has become of them."""
+        seen: dict[str, Any] = {}
+        async with asyncio.timeout(PATIENCE_S), SolarWind(console) as wind:
+            async for change in wind.watch(["webhooks"]):
+                for key, fact in change["webhooks"].items():
+                    seen[key] = None if fact is None else (seen.get(key) or {}) | fact
+                states = {key: fact["state"] for key, fact in seen.items() if fact is not None}
+                if states.get("hooked/p/one") == "paused" and "hooked/p/two" not in states:
+                    return
+
+    assert server.ask("DELETE", f"{hooks}/two")[0] == 204
+    asyncio.run(watched())
+    for method, where, body in (
+        ("PUT", f"{hooks}/three", hook),
+        ("DELETE", f"{hooks}/one", None),
+        ("GET", f"{hooks}/one", None),
+        ("GET", hooks, None),
+        ("GET", "/v1/webhooks", None),
+    ):
+        status, said = ask(address, where, method, body)
+        assert (status, said["code"]) == (403, "not-allowed"), (method, where)
+        assert said["detail"] == (
+            f"expected this at the server whose webhooks they are, got it at one that shows them: ask the server at "
+            f"unix://{path}, over HTTP"
+        )
+    assert server.ask("GET", f"{hooks}/one")[0] == 200

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from solarwind.core.exchange import Exchange, Exchanges, Instance
+from solarwind.core.exchange import Direct, Exchange, Exchanges, Fanout, Instance, Keyed, Portions, Random
 from solarwind.core.log import Stored
 from solarwind.errors import BadArgument, ConflictError
 from solarwind.event import Event
@@ -132,6 +132,58 @@ def test_an_exchange_of_ones_own_that_does_not_pend_copies_to_whom_it_chooses() 
     bench.fire(3, keys=[None, "b", "x"])
     assert bench.given() == {a: [0], b: [0, 1]}
     assert bench.purpose().dropped == 1
+
+
+class Misspelled(Exchange):
+    def chose(self, event: Event, instances: Sequence[Instance]) -> Instance:
+        return instances[0]
+
+
+class OfOne(Exchange):
+    def choose(self, event: Event) -> None:  # type: ignore[override]
+        return None
+
+
+class Waits(Exchange):
+    async def choose(self, event: Event, instances: Sequence[Instance]) -> Instance:  # type: ignore[override]
+        return instances[0]
+
+
+class NeverAsked(Direct):
+    def choose(self, event: Event, instances: Sequence[Instance]) -> Instance:
+        return instances[0]
+
+
+class ByItself(Direct):
+    def share(self, stored: Stored, picks: Sequence[int], instances: Sequence[Instance], random: Random) -> Portions:
+        return Exchange.share(self, stored, picks, instances, random)
+
+    def choose(self, event: Event, instances: Sequence[Instance]) -> Instance:
+        return instances[0]
+
+
+class Other(ByItself):
+    def choose(self, event: Event, instances: Sequence[Instance]) -> Instance:
+        return instances[-1]
+
+
+class Ordered(Direct):
+    def order(self, instances: Sequence[Instance], random: Random) -> list[Instance]:
+        return list(instances)
+
+
+@pytest.mark.parametrize("kind", [Misspelled, OfOne, Waits, NeverAsked, Exchange])
+def test_an_exchange_that_could_choose_nobody_is_refused(kind: type[Exchange]) -> None:
+    """When it is registered, and not with each event, which would pend."""
+    exchanges = Exchanges()
+    with pytest.raises(BadArgument, match=rf"^expected .*, got .*\b{kind.__name__}\b.*: "):
+        exchanges.register("mine", kind())
+    assert exchanges.lookup("mine") is None
+
+
+@pytest.mark.parametrize("kind", [ByItself, Other, Ordered, Direct, Fanout, Keyed])
+def test_an_exchange_that_chooses_in_any_way_is_registered(kind: type[Exchange]) -> None:
+    Exchanges().register("mine", kind())
 
 
 def test_a_name_is_registered_once_and_must_be_one() -> None:

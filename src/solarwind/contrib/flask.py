@@ -11,7 +11,7 @@ from typing import Any
 import click
 from flask import Flask
 
-from ..calls import explains_calls, hint
+from ..calls import explains_calls, meant
 from ..engine.base import Engine
 from ..errors import BadArgument, SolarWindError, Unavailable
 from ..limits import Limits
@@ -20,7 +20,10 @@ from ..names import shown
 from ..service.middleware import CallNext, Handing
 from .beside import BesideRequests
 
+_PREFIX = "SOLARWIND_"
 _KEYS = ("SOLARWIND_URL", "SOLARWIND_TOKEN", "SOLARWIND_GRACE")
+# Variables of the command line that look like one of those. They are here where an app loads all of the environment.
+_OTHERS = ("SOLARWIND_TOKENS", "SOLARWIND_RATE")
 
 
 @explains_calls
@@ -53,23 +56,20 @@ class FlaskSolarWind(BesideRequests):
     def init_app(self, app: Flask) -> None:
         """Belong to this app from here on, and to no former one: a running one is stopped.
 
-        The app's configuration may have `SOLARWIND_URL`, `SOLARWIND_TOKEN` and `SOLARWIND_GRACE`; without a URL it is
-        `$SOLARWIND_URL`, or else `memory://`. The app gets `app.extensions["solarwind"]`, and the command `flask
-        solarwind`. Raise `BadArgument` for invalid ones."""
+        The app's configuration may have `SOLARWIND_URL`, `SOLARWIND_TOKEN` and `SOLARWIND_GRACE`, also as text, as in
+        the environment; without a URL it is `$SOLARWIND_URL`, or else `memory://`. The app gets
+        `app.extensions["solarwind"]`, and the command `flask solarwind`. Raise `BadArgument` for invalid ones."""
         if not isinstance(app, Flask):
             raise BadArgument(f"expected a Flask app, got {shown(app)}")
         for key in app.config:
-            if key.startswith("SOLARWIND_") and key not in _KEYS:
-                raise BadArgument(
-                    f"expected {', '.join(_KEYS)} in the configuration of a Flask app, got {key}{hint(key, _KEYS)}"
-                )
+            _check_key(key)
         app.before_request(partial(self._begin_with_request, app))  # Flask refuses it once the app has served a request
         self.close()
-        url, token = app.config.get("SOLARWIND_URL"), app.config.get("SOLARWIND_TOKEN")
+        url, token, grace = (_stated(app, key) for key in _KEYS)
         if url is not None or token is not None:
             self.use(url, token)
-        if (grace := app.config.get("SOLARWIND_GRACE")) is not None:
-            self.grace = grace
+        if grace is not None:
+            self.grace = _number(grace)
         self._app = app
         app.extensions["solarwind"] = self
         app.cli.add_command(_command(self, app))
@@ -95,6 +95,33 @@ class FlaskSolarWind(BesideRequests):
             await call_next(handing)
 
 
+def _check_key(key: str) -> None:
+    """Raise `BadArgument` for a key of a configuration that is meant to be one of ours, and is none."""
+    if not key.startswith(_PREFIX) or key in _KEYS or key in _OTHERS:
+        return
+    if key == "SOLARWIND_LIMITS":
+        instead = ": say FlaskSolarWind(limits=Limits(...))"
+    else:  # without what all of them have in common, by which each is like each other
+        near = meant(key.removeprefix(_PREFIX), [each.removeprefix(_PREFIX) for each in _KEYS])
+        instead = f": did you mean '{_PREFIX}{near}'?" if near is not None else ""
+    if instead:
+        raise BadArgument(f"expected {', '.join(_KEYS)} in the configuration of a Flask app, got {key}{instead}")
+
+
+def _stated(app: Flask, key: str) -> Any:
+    """Return what the configuration says. Empty text is nothing, as it is in the environment."""
+    value = app.config.get(key)
+    return None if value == "" else value
+
+
+def _number(value: Any) -> Any:
+    """Return the number that a text is, as those of the environment are, and any other value as it is."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
 def _command(wind: FlaskSolarWind, app: Flask) -> click.Command:
     """Return `flask solarwind`: its `run` runs the handlers of this app; all else is the command `solarwind`."""
 
@@ -108,7 +135,7 @@ def _command(wind: FlaskSolarWind, app: Flask) -> click.Command:
         if words[:1] == ("run",):
             _run(wind, list(words[1:]))
             return
-        named = {"SOLARWIND_URL": app.config.get("SOLARWIND_URL"), "SOLARWIND_TOKEN": app.config.get("SOLARWIND_TOKEN")}
+        named = {key: _stated(app, key) for key in ("SOLARWIND_URL", "SOLARWIND_TOKEN")}
         environment = os.environ | {name: str(value) for name, value in named.items() if value is not None}
         ended: Any = subprocess.run([sys.executable, "-m", "solarwind", *words], env=environment, check=False)
         raise click.exceptions.Exit(ended.returncode)

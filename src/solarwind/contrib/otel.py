@@ -30,6 +30,7 @@ from ..names import shown
 from ..origin import MACHINE, process_name
 from ..service.middleware import CallNext, Handing
 from ..service.signature import Unfit
+from ..service.timed import failed_in_time
 from ..wind import SolarWind
 
 try:
@@ -193,9 +194,11 @@ class _Instrumentation:
                 try:
                     result = await call_next(handing)
                 except BaseException as error:
-                    failed = _note_outcome(span, error)
+                    failed = _note_outcome(span, failed_in_time(error) or error)
                     raise
-                if span is not None:
+                if (late := failed_in_time(None)) is not None:  # it was cancelled, and returned nevertheless
+                    failed = _note_outcome(span, late)
+                elif span is not None:
                     span.set_attribute("solarwind.outcome", "done")
                 return result
         finally:

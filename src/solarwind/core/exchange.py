@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from inspect import iscoroutinefunction, signature
 from typing import ClassVar, Protocol
 
 from ..batch import Batch
@@ -159,6 +160,34 @@ _NAME = re.compile(r"[a-z0-9_-]+(:[a-z0-9_-]+)?")
 KEY_MISSING = ("handle", "reject")  # what becomes of an event without a key
 
 
+def _check_choice(exchange: Exchange) -> None:
+    """Raise `BadArgument` for an exchange that could choose nobody, or whose `choose` is never asked."""
+    kind = type(exchange)
+    chooses, shares = (next(each for each in kind.__mro__ if name in vars(each)) for name in ("choose", "share"))
+    if shares is not Exchange:
+        if chooses is not Exchange and shares in (Direct, Fanout):
+            raise BadArgument(
+                f"expected an exchange whose choose() is asked, got {kind.__name__}, and a {shares.__name__} does not "
+                "ask it: derive it from Exchange, or from Direct with another order()"
+            )
+        return
+    if chooses is Exchange:
+        raise BadArgument(
+            f"expected an exchange that chooses, got {kind.__name__}, which does not: say "
+            "`def choose(self, event, instances)` in it"
+        )
+    try:
+        fits = not iscoroutinefunction(exchange.choose)
+        signature(exchange.choose).bind(None, None)
+    except (TypeError, ValueError):
+        fits = False
+    if not fits:
+        raise BadArgument(
+            f"expected `def choose(self, event, instances)` in an exchange, got another in {kind.__name__}: it is "
+            "called with an event and a list, and its answer counts at once"
+        )
+
+
 class Exchanges:
     """The exchanges that a dispatcher knows by name: those that come with Solar Wind, and what is registered."""
 
@@ -174,12 +203,13 @@ class Exchanges:
     def register(self, name: str, exchange: Exchange) -> None:
         """Make `exchange` known under `name`.
 
-        Raise `BadArgument` for a name outside `a-z 0-9 _ -` (with one colon within at most) or an object that is not an
-        exchange, and `ConflictError` where another exchange has that name."""
+        Raise `BadArgument` for a name outside `a-z 0-9 _ -` (with one colon within at most), or an object that is not
+        an exchange or could choose nobody, and `ConflictError` where another exchange has that name."""
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise BadArgument(f"expected an exchange's name of a-z 0-9 _ - such as 'nearest', got {name!a}")
         if not isinstance(exchange, Exchange):
             raise BadArgument(f"expected an instance of an Exchange for {name!r}, got {exchange!a}")
+        _check_choice(exchange)
         if type(self._known.get(name, exchange)) is not type(exchange):
             raise ConflictError(f"an exchange {name!r} is registered already: choose another name for {exchange!a}")
         self._known[name] = exchange

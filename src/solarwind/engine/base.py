@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from ..batch import Batch
 from ..core.effects import Join, Offer, Report
+from ..event import Event
 from ..store.base import Keep as Keep
 from ..store.definitions import Definition as Definition
 from ..store.definitions import Definitions as Definitions
@@ -57,6 +58,7 @@ class Engine(Protocol):
     service_clock: Clock  # what services in this process go by, so that a test's clock moves them too
     failed: asyncio.Future[None]  # gets the error after which the engine can do nothing any more
     patience_s: float  # a process that stood still for less does not count as gone, whatever its leases
+    grace_s: float  # that handlers have at most when it stops, unless who stops it says otherwise
     delay_s: float  # from a question to the dispatcher until its answer, the last time: what arrives may be so old
 
     @property
@@ -108,6 +110,10 @@ class Engine(Protocol):
 
     def random(self) -> float:
         """Return a number from 0 up to 1, for random choices of instances."""
+        ...
+
+    def cut_off(self, handler: str, events: Sequence[Event]) -> None:
+        """Note a handler that had not ended, with the events that it was called with, when its service stopped."""
         ...
 
     def alive(self, instance: int) -> None:

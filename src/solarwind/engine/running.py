@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import asyncio
 import random as chance
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..core.effects import Join
 from ..errors import SolarWindError, Unavailable
+from ..event import Event
 from ..logs import limited
 
 
@@ -19,6 +20,7 @@ class Running:
     _running = False
     _error: SolarWindError | None = None
     patience_s = float("inf")
+    grace_s = float("inf")
     delay_s = 0.0
     _random: Callable[[], float] = staticmethod(chance.random)
 
@@ -29,6 +31,9 @@ class Running:
     def random(self) -> float:
         """See `Engine`."""
         return self._random()
+
+    def cut_off(self, handler: str, events: Sequence[Event]) -> None:
+        """Do nothing: see `Engine`. The log says it."""
 
     def add_author(self, secret: bytes) -> None:
         """Do nothing: see `Engine`. Here authors are not checked."""

@@ -15,6 +15,7 @@ from ..calls import explained
 from ..engine.tasks import Tasks
 from ..engine.watch import Facts
 from ..errors import Unavailable
+from ..peer.client import Client
 from ..shutdown import Lifespan, Shutdown
 from ..urls import open_engine
 from ..wind import SolarWind
@@ -26,6 +27,7 @@ from .host import ServerHost
 from .http import HttpApp
 from .revocation import CHECK_S
 from .settings import Settings
+from .shown_webhooks import ShownWebhooks
 from .take import Takes
 from .token_audit import TokenAudit
 from .viewers import OpenStreams, Viewers, server_facts
@@ -49,12 +51,16 @@ class Server:
         console: bool = False,
         delivers: bool = True,
     ) -> None:
-        """See `app`. Unless it `delivers`, webhooks are only shown."""
+        """See `app`. Unless it `delivers`, webhooks are only shown: those of its store, or of the server that it is a
+        client of."""
         self._owns = not isinstance(source, SolarWind)
         wind = source if isinstance(source, SolarWind) else SolarWind(engine=open_engine(source, serves=True))
         access = tokens if isinstance(tokens, Access) else Access(tokens)
         self.host = host = ServerHost(wind, settings or Settings(), access, Guard(access, hosts, origins))
-        self.webhooks = Webhooks(host, networks=webhook_networks, origin=webhook_origin, delivers=delivers)
+        if not delivers and isinstance(wind.engine, Client):
+            self.webhooks: Webhooks = ShownWebhooks(host, wind.engine)
+        else:
+            self.webhooks = Webhooks(host, networks=webhook_networks, origin=webhook_origin, delivers=delivers)
         self.token_audit = TokenAudit(host)
         self.takes = Takes(host)
         self.feeds = Feeds(host)

@@ -463,8 +463,9 @@ class Webhooks:
     def facts(self) -> Facts:
         """Return what viewers see of the webhooks."""
         found = Facts()
-        for (topic, purpose, name), webhook in self._known.items():
-            found[f"{topic}/{purpose}/{name}"] = Fact(topic, purpose, self._info(webhook))
+        for webhook in self._known.values():
+            info = self._info(webhook)
+            found[fact_name(info)] = Fact(info.topic, info.purpose, info)
         return found
 
     def _info(self, webhook: Webhook) -> WebhookInfo:
@@ -513,6 +514,11 @@ class Webhooks:
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         self._tasks.spawn(work, "the end or the beginning of a webhook")
+
+
+def fact_name(info: WebhookInfo) -> str:
+    """Return the name by which viewers know a webhook."""
+    return f"{info.topic}/{info.purpose}/{info.name}"
 
 
 def _host(of: Webhook | WebhookSpec) -> tuple[str, str]:

@@ -93,7 +93,9 @@ def check_middleware(function: Any) -> None:
         fits = inspect.iscoroutinefunction(type(function).__call__)
     if fits:
         try:
-            inspect.signature(function).bind(None, None)
+            taken = inspect.signature(function)
+            taken.bind(None, None)
+            fits = [*taken.parameters][:2] != ["handing", "call_next"]
         except (TypeError, ValueError):
             fits = False
     if not fits:

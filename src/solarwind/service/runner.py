@@ -49,6 +49,7 @@ QUICK_S = 0.001
 HURRY_S = 1.0  # that a handler has to end once it was cancelled
 REPLACE_S = 1.0  # until a worker that ended unexpectedly is replaced
 _AGAIN_NS = int(0.1e9)  # after which events are tried again of which a worker said nothing
+_MAX_NAMED = 3  # events
 _MAX_ATTEMPTS_LOGGED = 12  # a minute, of a purpose: as many as there are by default
 
 # The events that the running handler was called with: one, or a batch handler's list.
@@ -152,10 +153,10 @@ class Runner(Consumer):
         try:
             _, late = await asyncio.wait(workers, timeout=max(0.0, grace)) if workers else (None, set())
             if late:
-                self._cancel(late)
                 where = "" if self._handler.around is None else self._handler.around.where
                 what = f"{self._handler.name} on {self.join.topic!r}{where}"
-                log.warning("%s did not finish within %s s: its events are handed out again", what, grace)
+                self._note_late(what, grace)
+                self._cancel(late)
                 _, stuck = await asyncio.wait(late, timeout=HURRY_S)
                 if stuck:
                     log.warning("%s still runs though it was cancelled: it is no longer waited for", what)
@@ -164,6 +165,19 @@ class Runner(Consumer):
             self.stop_reports()
             if self._threads is not None:
                 self._threads.close()
+
+    def _note_late(self, what: str, grace: float) -> None:
+        """Say which handler did not finish, and at which events."""
+        events: list[Event] = []
+        for work in self._active:
+            hand_out = work.hand_out(self.join, self._engine)
+            events += [Event(hand_out, each - hand_out.start) for each in work.at().positions()] if work.running else ()
+        named = ", ".join(repr(each.id) for each in events[:_MAX_NAMED])
+        more = f" and {len(events) - _MAX_NAMED:,} more" if len(events) > _MAX_NAMED else ""
+        at, again = (f"events {named}{more}", "they are") if len(events) > 1 else (f"event {named}", "it is")
+        at = f", at {at}: {again} handed out again" if events else ""  # it was just reported
+        log.warning("%s did not finish within %g s%s", what, grace, at)
+        self._engine.cut_off(what, events)
 
     def _cancel(self, workers: Collection[asyncio.Task[None]]) -> None:
         self._cancelled = True

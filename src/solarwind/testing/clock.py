@@ -11,6 +11,8 @@ from itertools import count
 from typing import Any
 
 from ..engine.clock import UnderWay
+from ..errors import BadArgument
+from ..names import shown
 from ..timing import STEP_NS, check_delay
 
 HANGS_S = 1.0  # of real time, in which nothing ends: what is still at work is not waited for
@@ -53,12 +55,15 @@ class FakeClock:
 
     Services in this process use it too: while a handler runs its lease is renewed, however far time goes. To test a
     service that hangs, give the services another clock: `LocalEngine(store, clock=FakeClock(),
-    service_clock=SteadyClock())`.
+    service_clock=SteadyClock())`. On `memory_engine`, `hung` has a sentence for each handler that did not end with its
+    test.
     """
 
     def __init__(self, now: int | None = None) -> None:
         """`now` is in ns since 1970; the real time by default, at a whole step of due times: what is due after a minute
-        is so once a minute has passed, and not a part of a step later."""
+        is so once a minute has passed, and not a part of a step later. Raise `BadArgument`."""
+        if now is not None and (type(now) is not int or not 0 <= now < 1 << 63):
+            raise BadArgument(f"expected now in ns since 1970, such as time.time_ns(), got {shown(now)}")
         self._now = time.time_ns() // STEP_NS * STEP_NS if now is None else now
         self._until = self._now  # time passes till then
         self._ahead = 0  # of the wall clock
@@ -69,6 +74,12 @@ class FakeClock:
         self._under_way: UnderWay | None = None
         self._hanging: set[object] = set()  # what was waited for in vain
         self._passing: asyncio.Task[None] | None = None
+        self.hung: list[str] = []  # which handlers did not end when they were to, a sentence each
+
+    @property
+    def _passes(self) -> bool:
+        """Whether time passes by itself, as `advance` said."""
+        return self._passing is not None or self._now < self._until
 
     def start(self, earliest: int, under_way: UnderWay | None = None) -> None:
         """Begin, at `earliest` (ns since 1970) or later. Called by the engine."""

@@ -23,7 +23,7 @@ from ..event import Event
 from ..failure import Later
 from ..outbox.rows import OutboxRow
 from .clock import FakeClock, Passing
-from .memory import fired_events, memory_engine
+from .memory import fired_events, memory_engine, warn_of_hung
 
 __all__ = ["WindClock", "WindMixin", "wind_in_memory"]
 
@@ -204,6 +204,7 @@ def wind_in_memory(clock: WindClock | None = None) -> Iterator[DjangoSolarWind]:
         lent.take_back()
         wind._connections, wind.handles_here = before
         wind._restore()
+    warn_of_hung(clock)
 
 
 class WindMixin:
