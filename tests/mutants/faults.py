@@ -600,7 +600,7 @@ NOTES = [
     ),
     *_of(
         "store/journal.py",
-        ("self._synced.sync()", "pass", _JOURNAL),
+        ("self._file.sync()", "pass", _JOURNAL),
         (" and entry.before == last:", ":", _JOURNAL),
         ("last, max(found, default=0))", "last, 0)", _JOURNAL),
         ("crc32(entry, seed) == sum", "crc32(entry, seed)", _JOURNAL),
