@@ -18,7 +18,7 @@ from .engine import merging
 from .engine.arguments import PARTS
 from .engine.base import Engine
 from .engine.operations import Operations
-from .engine.request import Cli, Http, Operation, Request
+from .engine.request import Cli, Http, Operation, Request, Restated
 from .loops import on_loop
 from .options import check_order
 from .origin import user_name
@@ -421,6 +421,7 @@ class Internal(Operator, Scheduling, Sending, Describing, Ticking, Stating):
         Operations.keep,
         makes=True,
         repeat="always",
+        restated=Restated("topic"),
         http=Http("PUT", _TOPIC, "Say how much history a topic keeps", "", *_KEEP),
         cli=Cli(
             "topics set",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .engine.operations import Operations
-from .engine.request import Cli, Http, Operation
+from .engine.request import Cli, Http, Operation, Restated
 from .options import check_ticks
 
 _SCHEDULE = "/v1/schedules/{name}"
@@ -70,6 +70,7 @@ class Scheduling:
     remove_schedule = Operation(
         Operations.remove_schedule,
         to="engine",
+        unstates="declare_schedule",
         http=Http("DELETE", _SCHEDULE, "Remove a schedule"),
         cli=Cli(
             "schedules remove",
@@ -89,6 +90,7 @@ class Ticking:
         right="fire",
         to="engine",
         repeat="always",
+        restated=Restated("name"),
         check=check_ticks,
         http=Http(
             "PUT", "/v1/topics/{topic}/schedules/{name}", "Fire an event at every tick of a schedule", "", *_EVERY

@@ -55,6 +55,7 @@ _DEPENDS = "test_dependencies.py"
 _MIDDLEWARE = "test_middleware.py"
 _NEVER_ENDS = f"{_MIDDLEWARE}::test_a_def_handler_that_never_ends_keeps_no_loop_from_ending"
 _JOURNAL = "store/test_journal.py"
+_RESTATING = "server/test_restating.py"
 _IDENTITY = "store/test_identity.py"
 _OUTCOMES = "test_contract.py::TestSqlite::test_a"
 _SETTLED = f"{_OUTCOMES}_settled_event_is_shown_with_who_handled_it_when_and_in_how_many_attempts"
@@ -412,7 +413,7 @@ ENGINE = [
     *_of("engine/fetching.py", ("if found or end == self._dispatcher.topics[topic].end:", "if True:", _LOCAL)),
     *_of(
         "engine/local.py",
-        ("for _, future in commit.later:", "for _, future in ():", _DELAYED),
+        ("(*commit.incoming, *commit.later):", "commit.incoming:", _DELAYED),
         ("if number <= commit.number and not waiter.done():", "if not waiter.done():", _LOCAL),
         ("refuse(future, StoreError(str(full)))", "pass", _FULL),
         ("for waiter in waiters:\n            refuse(waiter, error)", "", _FULL),
@@ -597,6 +598,13 @@ NOTES = [
         ("if len(encoded) > _NOTES_BYTES and not clears:", "if False:", _NOTES),
         ("self._sort_notes(database.read_recent_notes(self.connection))", "pass", _NOTES),
         ("if log is not None and database.is_trimmed(part, log.trimmed):", "if False:", _NOTES),
+    ),
+    *_of(
+        "peer/restating.py",
+        ("if each.store == store and not", "if False and not", _RESTATING),
+        ("arguments=before.request.arguments | said", "arguments=arguments", _RESTATING),
+        ('or arguments.get("dry_run")', "or False", _RESTATING),
+        ("if operation.unstates:", "if False:", _RESTATING),
     ),
     *_of(
         "store/journal.py",

@@ -137,6 +137,7 @@ class LocalEngine(Operations):
         self.store.failed = self._store_failed
         self._clock.start(0)
         recovered = await self.store.open(self._clock.now())
+        self.store_id = self.store.id
         early: list[Stored] = []  # what arrives before it can be dispatched
         self.store.follow(early.append)
         try:

@@ -20,6 +20,7 @@ class Running:
     _error: SolarWindError | None = None
     patience_s = float("inf")
     delay_s = 0.0
+    store_id = ""
     _random: Callable[[], float] = staticmethod(chance.random)
 
     def leave_behind(self, error: SolarWindError) -> None:
