@@ -55,6 +55,7 @@ _DEPENDS = "test_dependencies.py"
 _MIDDLEWARE = "test_middleware.py"
 _NEVER_ENDS = f"{_MIDDLEWARE}::test_a_def_handler_that_never_ends_keeps_no_loop_from_ending"
 _JOURNAL = "store/test_journal.py"
+_FIRED_AGAIN = "test_contract.py::TestMemory::test_what_was_fired_again_without_a_delay_is_not_taken_back"
 _RESTATING = "server/test_restating.py"
 _IDENTITY = "store/test_identity.py"
 _OUTCOMES = "test_contract.py::TestSqlite::test_a"
@@ -599,6 +600,12 @@ NOTES = [
         ("self._sort_notes(database.read_recent_notes(self.connection))", "pass", _NOTES),
         ("if log is not None and database.is_trimmed(part, log.trimmed):", "if False:", _NOTES),
     ),
+    *_of(
+        "engine/taking_back.py",
+        ("some = self._asked[:CANCEL_TOGETHER]", "some = self._asked[:1]", _DELAYED),
+        ("was_there and next(in_topics) is None", "was_there", _FIRED_AGAIN),
+    ),
+    *_of("engine/audit.py", ("if each is entry or _are_alike(each, entry)]", "if each is entry]", _DELAYED)),
     *_of(
         "peer/restating.py",
         ("if each.store == store and not", "if False and not", _RESTATING),
