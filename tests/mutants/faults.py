@@ -314,24 +314,27 @@ DISPATCHER = _of(
 
 REGISTRY = _of(
     "core/registry.py",
-    ("if count and not dry:", "if count:", _RETRIES),
-    ("track.end_waits()", "pass", _RETRIES),
     ("self._looking.update(dict.fromkeys(purpose.tracks.values()))", "pass", _ROLLOUT),
     ("until = topic.end if state.copied_to is None else", "until = 0 if state.copied_to is None else"),
     ("self.remove_instance(purpose, instance, now, died=died)\n", "pass\n"),
     ("self.changes.append(Change(*track.key, retired=True))", "pass"),
+    ("track.reached = max(track.reached, change.reach, since)", "track.reached = 1 << 60"),
+    ("            self.alone.pop(purpose, None)\n        else:", "            pass\n        else:", _NOBODY),
+    ("                self.alone[purpose] = 0\n", "", _NOBODY),
+    ("return name not in self._creating", "return True", _DISPATCHER),
+)
+VERBS = _of(
+    "core/verbs.py",
+    ("if count and not dry:", "if count:", _RETRIES),
+    ("track.end_waits()", "pass", _RETRIES),
     ("            track.rewind()\n", "            pass\n", _ROLLOUT),
     ("            spans.difference_update(redriven)\n", "", _ROLLOUT),
     ("reopened[track] = Change(*track.key, discarded=dead.edges)", "pass", _ROLLOUT),
-    ("track.reached = max(track.reached, change.reach, since)", "track.reached = 1 << 60"),
     ("Change(*purpose.main.key, paused=paused))\n        purpose.note_change()", "Change(*purpose.main.key))"),
     ("paused=paused))\n        purpose.note_change()\n", "paused=paused))\n"),
     ("        if not purpose.paused:\n", "        if True:\n"),
     ("                self.copies.drain(instance, now)\n", "                pass\n", _PAUSED_COPIES),
     ("        if purpose.paused and not force:\n", "        if False:\n", _PAUSED_RETIRED),
-    ("            self.alone.pop(purpose, None)\n        else:", "            pass\n        else:", _NOBODY),
-    ("                self.alone[purpose] = 0\n", "", _NOBODY),
-    ("return name not in self._creating", "return True", _DISPATCHER),
 )
 
 ENGINE = [
@@ -783,6 +786,7 @@ FAULTS = [
     *DISPATCHER,
     *CRASHES,
     *REGISTRY,
+    *VERBS,
     *ENGINE,
     *AROUND,
     *DEPENDENCIES,
