@@ -167,8 +167,8 @@ async def walk(place: DelayingPlace, random: Random, steps: int) -> None:
                 assert await place.store.delays.move(topic, id, due)
                 model.move(name, due)
             else:
-                assert await place.store.delays.cancel(topic, id)
-                assert not await place.store.delays.cancel(topic, id)
+                assert await place.store.delays.cancel([(topic, id)]) == [True]
+                assert await place.store.delays.cancel([(topic, id)]) == [False]
                 del model.delayed[name]
         assert await place.listed() == model.listed(), what
     for topic in "TU":
@@ -281,18 +281,32 @@ class DueLogRules:
     async def test_one_event_of_a_batch_is_cancelled_and_the_others_keep_their_ids(self, place: DelayingPlace) -> None:
         delays, batch = place.store.delays, events("T", 1, 2, 3)
         await place.delay(10, batch)
-        assert await delays.cancel("T", batch.id(1))
-        assert not await delays.cancel("T", batch.id(1))
-        assert not await delays.cancel("U", batch.id(0))
-        assert not await delays.cancel("T", batch.id(0), now=10), "it is due"
+        assert await delays.cancel([("T", batch.id(1))]) == [True]
+        assert await delays.cancel([("T", batch.id(1))]) == [False]
+        assert await delays.cancel([("U", batch.id(0))]) == [False]
+        assert await delays.cancel([("T", batch.id(0))], now=10) == [False], "it is due"
         assert await place.listed() == [(10, 1), (10, 3)]
         await place.release(10)
-        assert not await delays.cancel("T", batch.id(0))
+        assert await delays.cancel([("T", batch.id(0))]) == [False]
         assert [await place.store.find(batch.id(index)) for index in range(3)] == [("T", 0), None, ("T", 1)]
         await place.delay(20, batch)  # what was cancelled may be fired again
         assert await place.listed() == [(20, 2)]
-        assert await delays.cancel("T", batch.id(1))
+        assert await delays.cancel([("T", batch.id(1))]) == [True]
         assert await place.listed() == []
+
+    @rule
+    async def test_many_events_are_cancelled_together_each_once(self, place: DelayingPlace) -> None:
+        """Of one entry and of several, also where an entry or a topic is empty then."""
+        delays, first, other = place.store.delays, events("T", 1, 2, 3), events("U", 4)
+        await place.delay(10, first, other)
+        await place.delay(5, events("T", 5, 6, ids=["due", "late"]))
+        asked = [("T", first.id(0)), ("T", first.id(2)), ("T", first.id(0)), ("U", other.id(0)), ("U", first.id(1))]
+        assert await delays.cancel([*asked, ("T", "due")], now=5) == [True, True, False, True, False, False]
+        assert (await place.listed(), await delays.count()) == ([(5, 5), (5, 6), (10, 2)], 3)
+        assert {topic: each.events for topic, each in (await delays.topics()).items()} == {"T": 3}
+        assert await delays.cancel([("T", "late"), ("T", first.id(1)), ("T", "due")]) == [True] * 3
+        assert (await place.listed(), await delays.topics(), await delays.next_due()) == ([], {}, None)
+        assert await delays.cancel([("T", "due")]) == [False]
 
     @rule
     async def test_one_event_of_a_batch_is_moved_to_another_time(self, place: DelayingPlace) -> None:
@@ -340,8 +354,8 @@ class DueLogRules:
         entries = [entry async for entry in _entries(place)]
         assert max(len(entry.batch) for entry in entries) <= 192
         for index in range(0, 600, 40):
-            assert await delays.cancel("T", batch.id(index))
-            assert not await delays.cancel("T", batch.id(index))
+            assert await delays.cancel([("T", batch.id(index))]) == [True]
+            assert await delays.cancel([("T", batch.id(index))]) == [False]
         left = [number for number in range(600) if number % 40]
         assert await place.listed() == [(10, number) for number in left]
         while await delays.next_due() is not None:
@@ -355,7 +369,7 @@ class DueLogRules:
         many = range(700)
         await place.delay(10, events("T", *many, ids=[f"id-{number}" for number in many]), events("T", 900))
         await place.delay(10, events("T", 901))
-        assert await place.store.delays.cancel("T", "id-500")
+        assert await place.store.delays.cancel([("T", "id-500")]) == [True]
         rest = [number for number in many if number != 500] + [900, 901]
         assert [number for _, number in await place.listed()] == rest
         while await place.store.delays.next_due() is not None:

@@ -98,7 +98,8 @@ ARROWS = {
     },
     "handlers": FOUNDATION | {"core", "engine.base", "options", "records", "service"},
     "declaring": {"calls", "errors", "logs", "names", "operations", "options", "payload", "service.typed"},
-    "operations": {"describing", "engine", "loops", "options", "origin", "records", "sending"},
+    "operations": {"describing", "engine", "loops", "options", "origin", "records", "scheduling", "sending"},
+    "scheduling": {"engine", "options"},
     "sending": {"engine"},
     "describing": {"engine"},
     "wind": FOUNDATION

@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import apsw
+import msgspec
 import pytest
 
 from solarwind import Event, SolarWind, StoreError
@@ -15,7 +17,7 @@ from solarwind.batch import Batch, seal
 from solarwind.core.log import Stored
 from solarwind.engine.due import LOOK_NS
 from solarwind.engine.local import LocalEngine
-from solarwind.store import delays
+from solarwind.store import delays, journal
 from solarwind.store.base import Full, Store
 from solarwind.store.memory import MemoryStore
 from solarwind.store.sqlite import SqliteStore
@@ -317,3 +319,28 @@ async def test_a_delayed_event_that_comes_twice_is_handed_out_once(place: Place)
         await place.clock.advance(20)
         await wind.settled(60)
     assert place.has_handed_out((10, 0))
+
+
+@on_loop
+async def test_events_that_are_taken_back_at_a_time_share_commits_and_a_line_of_the_audit(tmp_path: Path) -> None:
+    """The rule: what comes in one turn costs one commit, and is one thing that somebody did."""
+    store = SqliteStore(str(tmp_path / "wind.db"))
+    async with SolarWind(engine=LocalEngine(store)) as wind:
+        ids = list((await wind.fire_many("T", range(100), after="1h")).ids)
+        await wind.cancel("T", ids[0])
+        before = _commits(store)
+        assert all(await asyncio.gather(*(wind.cancel("T", id) for id in ids[1:])))
+        assert _commits(store) - before == 2, "and that of the audit"
+        last, first = await wind.audit()
+        assert (first.arguments, first.events) == (msgspec.json.encode({"id": ids[0]}).decode(), 1)
+        assert (last.verb, last.topic, last.events) == ("cancel", "T", 99)
+        assert last.arguments.startswith(f'{{"ids":["{ids[1]}","{ids[2]}",')
+
+
+def _commits(store: SqliteStore) -> int:
+    """Return how many commits there were on the file, as another process sees it."""
+    connection = apsw.Connection(store.path, flags=apsw.SQLITE_OPEN_READONLY)
+    try:
+        return journal.read(store.path, None, connection).last.number
+    finally:
+        connection.close()

@@ -46,7 +46,7 @@ BATCH = seal(
 BUSY = 2_500_000
 SESSION: list[wire.Message] = [
     wire.Hello("shop/42", None, SECRET),
-    wire.Welcome("vm/solarwind:7400", 15.0, 8 << 20, 1 << 20, 4_096, 1 << 20),
+    wire.Welcome("vm/solarwind:7400", 15.0, 8 << 20, 1 << 20, 4_096, 1 << 20, "7f3a"),
     wire.Join(1, 1, msgspec.Raw(msgspec.msgpack.encode({"topic": "video.uploaded", "purpose": "Encode"}))),
     wire.Done(1),
     wire.Submit(2, BATCH.data),
@@ -111,7 +111,7 @@ async def test_a_server_answers_the_bytes_of_the_client_with_those_shown() -> No
                     message = next(each for each in came if type(each) is type(shown))
                     came.remove(message)
                     if isinstance(message, wire.Welcome):
-                        message.server = "vm/solarwind:7400"
+                        message.server, message.store = "vm/solarwind:7400", "7f3a"
                     elif isinstance(message, wire.Offer):
                         lease = message.shares[0].lease
                         message.shares = [msgspec.structs.replace(message.shares[0], lease=3)]

@@ -88,9 +88,10 @@ class Declaring(Asking):
         - `missed`: what becomes of ticks that are more than a minute late: "skip", or "once" for one event for all
 
         There is one event for each tick, however many processes declare it; its cause is the schedule, and its id is
-        made from name and tick. The dispatcher keeps the schedule until it is removed, also without this process. Where
-        two declare it differently the later one counts. Raise `BadArgument`, `BadName`, `BadPayload` and `TooLarge`,
-        and `ConflictError` for a second schedule of that name before the start.
+        made from name and tick. The dispatcher keeps the schedule until it is removed, also without this process; a
+        server in memory that was started again is told of it again. Where two declare it differently the later one
+        counts. Raise `BadArgument`, `BadName`, `BadPayload` and `TooLarge`, and `ConflictError` for a second schedule
+        of that name before the start.
         Declared while it runs, what the dispatcher refuses is logged; else the start raises it.
         """
         data, content = encode(payload)

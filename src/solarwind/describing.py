@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .engine import merging
 from .engine.operations import Operations
-from .engine.request import Cli, Http, Operation
+from .engine.request import Cli, Http, Operation, Restated
 
 
 class Describing:
@@ -28,4 +28,10 @@ class Describing:
 class Stating:
     """What services state of their schemas."""
 
-    declare_schema = Operation(Operations.declare_schema, right="fire", makes=True, repeat="always", restated=True)
+    declare_schema = Operation(
+        Operations.declare_schema,
+        right="fire",
+        makes=True,
+        repeat="always",
+        restated=Restated("topic", always=True),
+    )

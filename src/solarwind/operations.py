@@ -18,11 +18,12 @@ from .engine import merging
 from .engine.arguments import PARTS
 from .engine.base import Engine
 from .engine.operations import Operations
-from .engine.request import Cli, Http, Operation, Request
+from .engine.request import Cli, Http, Operation, Request, Restated
 from .loops import on_loop
-from .options import check_order, check_ticks
+from .options import check_order
 from .origin import user_name
 from .records import Attention, sorted_attention
+from .scheduling import Scheduling, Ticking
 from .sending import Sending
 
 R = TypeVar("R")
@@ -30,7 +31,6 @@ Answers = Mapping[str, Callable[[Request[Any]], Awaitable[Any]]]  # what a part 
 
 _TOPIC = "/v1/topics/{topic}"
 _PURPOSE = f"{_TOPIC}/purposes/{{purpose}}"
-_SCHEDULE = "/v1/schedules/{name}"
 _ENCODE = 'video.uploaded "Encode video to MP4"'
 # The name and the description of a body.
 _LETTERS = "Letters", "Which dead letters: those with these `ids`, or `all`."
@@ -41,12 +41,6 @@ _PROMOTED = "VersionPromoted", "Which version is to be current."
 _SPAN = (
     "Span",
     "A part of the history: `now`, `beginning`, a time such as 2026-01-31T12:00:00Z, or so long ago such as 2h.",
-)
-_EVERY = (
-    "ScheduleStatement",
-    'When a schedule has its ticks: `every` "5m", or five fields of a crontab, in time zone `zone`; and the `payload` '
-    "of its event. A tick that is more than a minute late was `missed`: then `skip` fires nothing, `once` one event "
-    "for all.",
 )
 _KEEP = (
     "TopicSettings",
@@ -390,67 +384,6 @@ class Operator:
             examples=("trace upload-17",),
         ),
     )
-    schedules = Operation(
-        Operations.schedules,
-        to="engine",
-        repeat="question",
-        http=Http("GET", "/v1/schedules", "The schedules, and their next ticks", "schedules"),
-        cli=Cli("schedules list", "The schedules, and when their next tick is.", none="No schedules."),
-    )
-    schedule = Operation(
-        Operations.schedule,
-        to="engine",
-        repeat="question",
-        http=Http("GET", _SCHEDULE, "A schedule, and its next ticks"),
-        cli=Cli("schedules show", "A schedule, and its next ticks.", examples=("schedules show nightly",)),
-    )
-    pause_schedule = Operation(
-        Operations.pause_schedule,
-        to="engine",
-        http=Http("POST", f"{_SCHEDULE}/pause", "Pause a schedule"),
-        cli=Cli(
-            "schedules pause",
-            "Fire nothing at a schedule's ticks until it is resumed.",
-            "schedule {name} is paused",
-            key="paused",
-            examples=("schedules pause nightly",),
-        ),
-    )
-    resume_schedule = Operation(
-        Operations.resume_schedule,
-        to="engine",
-        http=Http("POST", f"{_SCHEDULE}/resume", "Resume a schedule that is paused"),
-        cli=Cli(
-            "schedules resume",
-            "Go on with the next tick of a schedule that is paused.",
-            "schedule {name} is resumed",
-            key="resumed",
-            examples=("schedules resume nightly",),
-        ),
-    )
-    run_schedule = Operation(
-        Operations.run_schedule,
-        to="engine",
-        http=Http("POST", f"{_SCHEDULE}/run", "Fire a schedule's event now", "id"),
-        cli=Cli(
-            "schedules run",
-            "Fire a schedule's event now, besides its ticks.",
-            "{}",
-            examples=("schedules run nightly",),
-        ),
-    )
-    remove_schedule = Operation(
-        Operations.remove_schedule,
-        to="engine",
-        http=Http("DELETE", _SCHEDULE, "Remove a schedule"),
-        cli=Cli(
-            "schedules remove",
-            "Forget a schedule. A process that declares it makes it again when it starts.",
-            "schedule {name} is removed",
-            key="removed",
-            examples=("schedules remove nightly",),
-        ),
-    )
     backup = Operation(Operations.backup, to="engine")
     owners = Operation(
         Operations.owners,
@@ -466,7 +399,7 @@ class Operator:
     )
 
 
-class Internal(Operator, Sending, Describing, Stating):
+class Internal(Operator, Scheduling, Sending, Describing, Ticking, Stating):
     """The operations that services need besides, and the setting of how much history a topic keeps."""
 
     topic = Operation(Operations.topic, repeat="question", http=Http("GET", _TOPIC, "A topic, and its history"))
@@ -488,6 +421,7 @@ class Internal(Operator, Sending, Describing, Stating):
         Operations.keep,
         makes=True,
         repeat="always",
+        restated=Restated("topic"),
         http=Http("PUT", _TOPIC, "Say how much history a topic keeps", "", *_KEEP),
         cli=Cli(
             "topics set",
@@ -500,35 +434,13 @@ class Internal(Operator, Sending, Describing, Stating):
             examples=("topics set video.uploaded --keep 30d", "topics set video.uploaded --keep-bytes none"),
         ),
     )
-    declare_schedule = Operation(
-        Operations.declare_schedule,
-        right="fire",
-        to="engine",
-        repeat="always",
-        check=check_ticks,
-        http=Http("PUT", f"{_TOPIC}/schedules/{{name}}", "Fire an event at every tick of a schedule", "", *_EVERY),
-        cli=Cli(
-            "schedules add",
-            "Fire an event on a topic at every tick of a schedule.",
-            "schedule {name} is declared",
-            key="declared",
-            options={
-                "every": 'An interval such as 5m, or five fields of a crontab such as "30 2 * * *".',
-                "payload": "Of the event, as JSON.",
-                "content": "The payload's content type.",
-                "zone": "The time zone of a crontab, such as Europe/Berlin.",
-                "missed": "For ticks that are more than a minute late: skip, or once.",
-            },
-            examples=('schedules add report.due nightly --every "30 2 * * *"',),
-        ),
-    )
     idle = Operation(Operations.idle, right="own", to="engine", repeat="always")
     left = Operation(Operations.left, right="own", to="engine", repeat="question")
     note_relay = Operation(Operations.note_relay, right="relay", to="engine")
     watch = Operation(Operations.watch, right="watch", to="engine", repeat="always")
 
 
-class Asking(Operator, Sending, Describing):
+class Asking(Operator, Scheduling, Sending, Describing):
     """The part of a `SolarWind` that calls its engine's operations, from any loop."""
 
     _engine: Engine
@@ -597,4 +509,4 @@ def _rows(tables: Iterable[type]) -> dict[str, Operation[..., Any]]:
     return {name: each for of in tables for name, each in vars(of).items() if isinstance(each, Operation)}
 
 
-OPERATIONS = _rows((Operator, Sending, Describing, Stating, Internal))
+OPERATIONS = _rows((Operator, Scheduling, Sending, Describing, Ticking, Stating, Internal))

@@ -142,7 +142,8 @@ class Ping(Message):
 
 
 class Welcome(Message):
-    """The answer to `Hello`: who is heard of at least every `heartbeat_s`, and how large things may be."""
+    """The answer to `Hello`: who is heard of at least every `heartbeat_s`, how large things may be, and which store
+    remembers what is stated: where it is another, all is forgotten."""
 
     server: str
     heartbeat_s: float
@@ -150,6 +151,7 @@ class Welcome(Message):
     batch_bytes: int
     batch_events: int
     payload_bytes: int
+    store: str = ""
 
 
 class Accepted(Message):

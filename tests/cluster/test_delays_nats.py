@@ -325,7 +325,7 @@ async def work(place: NatsDelays, said: list[str]) -> None:
     await place.fire(events("T", 0))
     await place.delay(30, events("T", 5, producer=2), events("U", 6))
     said.append("more")
-    if await place.store.delays.cancel("T", "four"):
+    if (await place.store.delays.cancel([("T", "four")]))[0]:
         said.append("cancelled")
     if await place.store.delays.move("T", events("T", 2).id(0), 40):
         said.append("moved")
@@ -397,7 +397,7 @@ def test_what_a_former_owner_delays_or_releases_is_refused(server: NatsServer, n
                 with pytest.raises(StoreError, match=refused):
                     await former.delay(10, events("T", 3))
                 with pytest.raises(StoreError, match=refused):
-                    await former.store.delays.cancel("T", events("T", 1).id(0))
+                    await former.store.delays.cancel([("T", events("T", 1).id(0))])
                 assert await place.listed() == [(10, 1), (10, 2)]
                 await place.release(10)
                 assert (await place.in_topic(), await place.listed()) == ([1, 2], [])

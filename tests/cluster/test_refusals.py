@@ -54,7 +54,7 @@ async def test_an_owner_that_is_busy_is_not_said_to_be_out_of_reach(own: Own, mo
         await wind.fire("T", 1, id="later", after=3_600)
         goes_on, cancel = asyncio.Event(), StreamDueLog.cancel
 
-        async def slow(self: StreamDueLog, *given: Any) -> bool:
+        async def slow(self: StreamDueLog, *given: Any) -> list[bool]:
             await goes_on.wait()
             return await cancel(self, *given)
 

@@ -55,6 +55,8 @@ _DEPENDS = "test_dependencies.py"
 _MIDDLEWARE = "test_middleware.py"
 _NEVER_ENDS = f"{_MIDDLEWARE}::test_a_def_handler_that_never_ends_keeps_no_loop_from_ending"
 _JOURNAL = "store/test_journal.py"
+_FIRED_AGAIN = "test_contract.py::TestMemory::test_what_was_fired_again_without_a_delay_is_not_taken_back"
+_RESTATING = "server/test_restating.py"
 _IDENTITY = "store/test_identity.py"
 _OUTCOMES = "test_contract.py::TestSqlite::test_a"
 _SETTLED = f"{_OUTCOMES}_settled_event_is_shown_with_who_handled_it_when_and_in_how_many_attempts"
@@ -312,24 +314,27 @@ DISPATCHER = _of(
 
 REGISTRY = _of(
     "core/registry.py",
-    ("if count and not dry:", "if count:", _RETRIES),
-    ("track.end_waits()", "pass", _RETRIES),
     ("self._looking.update(dict.fromkeys(purpose.tracks.values()))", "pass", _ROLLOUT),
     ("until = topic.end if state.copied_to is None else", "until = 0 if state.copied_to is None else"),
     ("self.remove_instance(purpose, instance, now, died=died)\n", "pass\n"),
     ("self.changes.append(Change(*track.key, retired=True))", "pass"),
+    ("track.reached = max(track.reached, change.reach, since)", "track.reached = 1 << 60"),
+    ("            self.alone.pop(purpose, None)\n        else:", "            pass\n        else:", _NOBODY),
+    ("                self.alone[purpose] = 0\n", "", _NOBODY),
+    ("return name not in self._creating", "return True", _DISPATCHER),
+)
+VERBS = _of(
+    "core/verbs.py",
+    ("if count and not dry:", "if count:", _RETRIES),
+    ("track.end_waits()", "pass", _RETRIES),
     ("            track.rewind()\n", "            pass\n", _ROLLOUT),
     ("            spans.difference_update(redriven)\n", "", _ROLLOUT),
     ("reopened[track] = Change(*track.key, discarded=dead.edges)", "pass", _ROLLOUT),
-    ("track.reached = max(track.reached, change.reach, since)", "track.reached = 1 << 60"),
     ("Change(*purpose.main.key, paused=paused))\n        purpose.note_change()", "Change(*purpose.main.key))"),
     ("paused=paused))\n        purpose.note_change()\n", "paused=paused))\n"),
     ("        if not purpose.paused:\n", "        if True:\n"),
     ("                self.copies.drain(instance, now)\n", "                pass\n", _PAUSED_COPIES),
     ("        if purpose.paused and not force:\n", "        if False:\n", _PAUSED_RETIRED),
-    ("            self.alone.pop(purpose, None)\n        else:", "            pass\n        else:", _NOBODY),
-    ("                self.alone[purpose] = 0\n", "", _NOBODY),
-    ("return name not in self._creating", "return True", _DISPATCHER),
 )
 
 ENGINE = [
@@ -599,8 +604,21 @@ NOTES = [
         ("if log is not None and database.is_trimmed(part, log.trimmed):", "if False:", _NOTES),
     ),
     *_of(
+        "engine/taking_back.py",
+        ("some = self._asked[:CANCEL_TOGETHER]", "some = self._asked[:1]", _DELAYED),
+        ("was_there and next(in_topics) is None", "was_there", _FIRED_AGAIN),
+    ),
+    *_of("engine/audit.py", ("if each is entry or _are_alike(each, entry)]", "if each is entry]", _DELAYED)),
+    *_of(
+        "peer/restating.py",
+        ("if each.store == store and not", "if False and not", _RESTATING),
+        ("arguments=before.request.arguments | said", "arguments=arguments", _RESTATING),
+        ('or arguments.get("dry_run")', "or False", _RESTATING),
+        ("if operation.unstates:", "if False:", _RESTATING),
+    ),
+    *_of(
         "store/journal.py",
-        ("self._synced.sync()", "pass", _JOURNAL),
+        ("self._file.sync()", "pass", _JOURNAL),
         ("if begin:", "if False:", _JOURNAL),
         (" and entry.before == last:", ":", _JOURNAL),
         ("last, max(found, default=0))", "last, 0)", _JOURNAL),
@@ -773,6 +791,7 @@ FAULTS = [
     *DISPATCHER,
     *CRASHES,
     *REGISTRY,
+    *VERBS,
     *ENGINE,
     *AROUND,
     *DEPENDENCIES,

@@ -25,6 +25,7 @@ from solarwind.engine.reading import event_at
 from solarwind.engine.request import Cli, Http, Operation
 from solarwind.operations import OPERATIONS, Internal, Operator
 from solarwind.peer import calls
+from solarwind.scheduling import Scheduling
 from solarwind.sending import Sending
 from solarwind.server import Server, http, openapi, operate
 from solarwind.store.memory import MemoryStore
@@ -290,7 +291,7 @@ def test_an_operation_is_a_method_of_its_name_with_a_signature_and_a_sentence(na
     assert operation.name == name == operation.__name__
     assert operation.__doc__
     assert list(inspect.signature(operation).parameters)[1:] == list(operation.kinds)
-    public = {*vars(Operator), *vars(Sending), *vars(Describing)}
+    public = {*vars(Operator), *vars(Scheduling), *vars(Sending), *vars(Describing)}
     assert (getattr(SolarWind, name, None) is operation) == (name in public)
     if name in public:
         method = getattr(SolarWind("memory://"), name)

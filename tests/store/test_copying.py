@@ -668,7 +668,7 @@ def test_what_is_delayed_is_copied_once_however_often_the_copy_is_repeated(tmp_p
     assert counts == [sum(len(Batch.read(data)) for _, data in found[2])] * 2
 
     async def use(store: SqliteStore) -> None:
-        await store.delays.cancel("later", batch("later", 2, 10).id(0))
+        await store.delays.cancel([("later", batch("later", 2, 10).id(0))])
 
     on(target, use)
     with pytest.raises(ConflictError, match="got other delayed events"):

@@ -102,7 +102,7 @@ def test_a_delayed_event_that_was_changed_is_named_and_can_be_given_up(
 
     async def look(store: SqliteStore) -> None:
         assert await DelayingPlace(store).listed() == (left or [(10, 1), (10, 2), (20, 3)])
-        assert await store.delays.cancel("T", "three")
+        assert await store.delays.cancel([("T", "three")]) == [True]
 
     on_store(path, look)
 

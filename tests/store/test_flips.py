@@ -56,7 +56,7 @@ async def read_all(path: Path) -> Any:
             [await store.find(f"id {number} {index}") for number in (1, 5, 11) for index in range(3)],
             await store.definitions.list(),
             [(each.due, each.batch.data) for each in await store.delays.page()],
-            await store.delays.cancel("a", batch("a", 3, first=91).id(1)),
+            await store.delays.cancel([("a", batch("a", 3, first=91).id(1))]),
             [each.batch.data for each in await store.delays.release(3)],
             await use(store),
         )

@@ -265,41 +265,46 @@ class StreamDueLog:
             times = await self._times.draft(filter(None, [ids.get(id_key)]))
             return _find(ids, times, id_key, id)
 
-    async def cancel(self, topic: str, id: str, now: int = -1) -> bool:
-        return await self._cut_out(topic, id, now=now)
+    async def cancel(self, events: Sequence[tuple[str, str]], now: int = -1) -> list[bool]:
+        return await self._cut_out(events, now=now)
 
     async def move(self, topic: str, id: str, due: int) -> bool:
         check_due(due)
-        return await self._cut_out(topic, id, due)
+        (found,) = await self._cut_out([(topic, id)], due)
+        return found
 
-    async def _cut_out(self, topic: str, id: str, due: int | None = None, now: int = -1) -> bool:
-        """Remove an event; put it back where it has a new due time. Return False where it is not there, or due at
-        `now`."""
+    async def _cut_out(self, events: Sequence[tuple[str, str]], due: int | None = None, now: int = -1) -> list[bool]:
+        """Remove events; put them back where they have a new due time. Return for each False where it is not there, or
+        due at `now`."""
         async with self._lock:
             await self._sort()
-            id_key = _topic_key(topic) + _id_key(id)
-            ids = await self._ids.draft([id_key])
-            place = ids.get(id_key)
-            times = await self._times.draft(filter(None, [place]))
-            events, accepted = self.size
-            entry = _find(ids, times, id_key, id)
-            if entry is None or entry.due <= now:
-                return False
-            of = await self._of.draft([_topic_key(topic)])
-            rest = without(entry.batch, id)
-            if rest is None:
-                times.remove(_key(entry.due, entry.number))
-                of.remove(_topic_key(topic) + _key(entry.due, entry.number))
-            else:
-                times.put(_key(entry.due, entry.number), rest.data)
-            _count(of, topic, -1)
-            if due is None:
-                ids.remove(id_key)
-                await self._store(ids, times, of, Size(events - 1, accepted))
-            else:
-                _put(ids, times, of, due, (accepted + 1) << PART_BITS, only(entry.batch, id), {id: id_key})
-                await self._store(ids, times, of, Size(events, accepted + 1))
-            return True
+            keys = [_topic_key(topic) + _id_key(id) for topic, id in events]
+            ids = await self._ids.draft(keys)
+            times = await self._times.draft(filter(None, map(ids.get, keys)))
+            of = await self._of.draft({_topic_key(topic) for topic, _ in events})
+            count, accepted = self.size
+            found = []
+            for (topic, id), id_key in zip(events, keys, strict=True):
+                entry = _find(ids, times, id_key, id)
+                found.append(entry is not None and entry.due > now)
+                if entry is None or entry.due <= now:
+                    continue
+                rest = without(entry.batch, id)
+                if rest is None:
+                    times.remove(_key(entry.due, entry.number))
+                    of.remove(_topic_key(topic) + _key(entry.due, entry.number))
+                else:
+                    times.put(_key(entry.due, entry.number), rest.data)
+                _count(of, topic, -1)
+                if due is None:
+                    ids.remove(id_key)
+                    count -= 1
+                else:
+                    accepted += 1
+                    _put(ids, times, of, due, accepted << PART_BITS, only(entry.batch, id), {id: id_key})
+            if any(found):
+                await self._store(ids, times, of, Size(count, accepted))
+            return found
 
     async def page(
         self, after: tuple[int, int] = BEGINNING, max_bytes: int = PAGE_BYTES, topic: str | None = None

@@ -66,6 +66,7 @@ def no_file() -> NotAllowed:
 class JetStreamStore:
     """The store of one partition."""
 
+    id = ""
     durable = True
     shared = True
 

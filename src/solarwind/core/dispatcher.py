@@ -15,9 +15,8 @@ A pure state machine. Time comes in as `now` (ns since 1970, never going back), 
 done comes out as effects (`pop_effects`) and as changes to be committed (`pop_changes`). The engine commits, carries
 out, and reports back. Nothing here waits, and nothing here knows a clock, a socket, a thread or a database.
 
-Positions number a topic's events from 0. A backlog is arithmetic on them (see `spans` and `backlog`), never
-a list of events. What is done for fan-outs is in `copies`, for shadows in `shadows`, and after something died in
-`crashes`.
+Positions number a topic's events from 0. A backlog is arithmetic on them (see `spans` and `backlog`), never a list of
+events. What is done for fan-outs is in `copies`, for shadows in `shadows`, and after something died in `crashes`.
 """
 
 from __future__ import annotations
@@ -40,11 +39,12 @@ from .limiter import LIMITED, Limiter, Limiters
 from .log import Log, Stored
 from .process import Process
 from .purpose import Purpose
-from .registry import Registry, Topic
+from .registry import Topic
 from .shadows import Shadows
 from .spans import Positions, Spans
 from .state import Change, Letter, Waiting
 from .track import MARGIN, Track, letter_of
+from .verbs import Verbs
 from .versions import GONE, Versions
 
 PURPOSES_A_TURN = 100  # that get a batch; then other work has its turn
@@ -52,7 +52,7 @@ _SEQUENCES = (range, Positions)
 MAX_BEHIND = 16  # batches that some purposes have not got yet; then that is done first
 
 
-class Dispatcher(Registry):
+class Dispatcher(Verbs):
     """The logically central place that receives events and hands them out. One call at a time."""
 
     def __init__(self, log: Log, random: Callable[[], float], **how: Any) -> None:

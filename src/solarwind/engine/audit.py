@@ -44,14 +44,26 @@ class Audit:
         self._last = -1  # the number of the last entry; -1 until it is read
         self._places: dict[str, int] = {}  # a place -> the number of its definition
         self._noting = asyncio.Lock()
+        self._waiting: list[AuditEntry] = []
 
     async def note(self, entry: AuditEntry) -> None:
-        """Note what was done. Where that fails the log has it instead: it was done all the same."""
-        try:
-            async with self._noting:
-                await self._put(entry)
-        except (SolarWindError, Full) as error:
-            log.error("what %s did cannot be noted: %s: %s", entry.by, entry, error)
+        """Note what was done, with what is alike and waits too. Where that fails the log has it instead: it was done
+        all the same."""
+        self._waiting.append(entry)
+        async with self._noting:
+            await asyncio.sleep(0)  # for what was done at the same time
+            if not any(each is entry for each in self._waiting):  # it went with another
+                return
+            alike = [each for each in self._waiting if each is entry or _are_alike(each, entry)]
+            together, over = _together(alike), [entry]  # if this is cancelled, the next notes the others
+            try:
+                await self._put(together)
+                over = alike
+            except (SolarWindError, Full) as error:
+                log.error("what %s did cannot be noted: %s: %s", together.by, together, error)
+                over = alike
+            finally:
+                self._waiting = [each for each in self._waiting if not any(each is one for one in over)]
 
     async def _put(self, entry: AuditEntry) -> None:
         definitions = self._definitions()
@@ -102,6 +114,20 @@ def other_entry(verb: str, by: str, time: datetime, topic: str = "", purpose: st
     """Return the entry for one of `OTHER_VERBS`, without its number."""
     assert verb in OTHER_VERBS
     return AuditEntry(0, time, by, verb, topic, purpose, _short(arguments), None)
+
+
+def _are_alike(one: AuditEntry, other: AuditEntry) -> bool:
+    """Return whether both took an event of the same topic back, for the same person."""
+    alike = (one.verb, one.by, one.topic) == (other.verb, other.by, other.topic)
+    return alike and one.verb == "cancel"
+
+
+def _together(entries: list[AuditEntry]) -> AuditEntry:
+    """Return one entry for several that are alike, with the time of the first."""
+    if len(entries) == 1:
+        return entries[0]
+    ids = [msgspec.json.decode(each.arguments)["id"] for each in entries]
+    return msgspec.structs.replace(entries[0], arguments=_short({"ids": ids}), events=len(ids))
 
 
 def _entry(value: bytes | None) -> AuditEntry:

@@ -59,6 +59,7 @@ class Engine(Protocol):
     failed: asyncio.Future[None]  # gets the error after which the engine can do nothing any more
     patience_s: float  # a process that stood still for less does not count as gone, whatever its leases
     grace_s: float  # that handlers have at most when it stops, unless who stops it says otherwise
+    store_id: str  # another one where the dispatcher has forgotten all: see `Store.id`
     delay_s: float  # from a question to the dispatcher until its answer, the last time: what arrives may be so old
 
     @property

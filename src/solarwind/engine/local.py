@@ -50,6 +50,7 @@ from .running import log_stale, refuse
 from .sampling import Sampler
 from .schedules import Scheduler
 from .schemas import Schemas, without_schema
+from .taking_back import TakingBack
 from .tasks import Tasks, end_tasks
 from .wall import SAID_NS, WallClock, in_time_of
 from .watch import Watch
@@ -114,6 +115,7 @@ class LocalEngine(Operations):
         )
         self._alarm = Alarm(self._dispatcher, self._clock, self._carry_out, self._tasks)
         self._releaser = Releaser(store, self._commits.due, self._clock, self._arrived, self._commit_soon)
+        self._taking_back = TakingBack(store, self._clock, self._tasks)
         self._wall = WallClock(self._clock)
         self._trimmer = Trimmer(store, self._dispatcher, self._clock, self._wall, self._spawn, self._fail)
         self._sampler = Sampler(self._dispatcher, self._clock, self._tasks)
@@ -137,6 +139,7 @@ class LocalEngine(Operations):
         self.store.failed = self._store_failed
         self._clock.start(0)
         recovered = await self.store.open(self._clock.now())
+        self.store_id = self.store.id
         early: list[Stored] = []  # what arrives before it can be dispatched
         self.store.follow(early.append)
         try:

@@ -80,6 +80,7 @@ from .rollouts import differences, rollout_info, states
 from .running import Running
 from .schedules import ScheduleOperations
 from .schemas import SchemaOperations, Schemas
+from .taking_back import TakingBack
 from .tracing import caused_by_version, effects_of, located, with_outcomes
 from .waiting import Waiting
 from .wall import WallClock
@@ -126,6 +127,7 @@ class Operations(
     _audit: audit.Audit
     _nobody_up: NobodyUp
     _releaser: Releaser
+    _taking_back: TakingBack
     _wall: WallClock
     _sampler: Sampler
     _scheduler: Scheduler
@@ -570,10 +572,7 @@ class Operations(
     async def cancel(self, topic: Topic, id: EventId) -> bool:
         """Take a delayed event back, for good, while it is not due. Return whether that was so: False where it is due
         or in its topic, was cancelled before, or never fired."""
-        if not await self.store.delays.cancel(topic, id, self._clock.wall()):
-            return False
-        # One that was fired again without a delay is in its topic: then it was not taken back.
-        return await self.store.find(id, topic) is None
+        return await self._taking_back.take_back(topic, id)
 
     async def idle(self, purposes: Purposes) -> None:
         """Wait until all that was submitted is accepted, and these purposes have nothing left to do."""

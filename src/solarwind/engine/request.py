@@ -85,6 +85,14 @@ class Cli(msgspec.Struct, frozen=True):
     examples: tuple[str, ...] = ()
 
 
+class Restated(msgspec.Struct, frozen=True):
+    """What a client states of itself: of each `what`, an argument, the last counts, and what it leaves out stays as it
+    was stated before. `always`: it is told anew to a dispatcher that has forgotten nothing, too, for what that says."""
+
+    what: str
+    always: bool = False
+
+
 class Operation(Generic[P, R]):
     """A row of the table: a descriptor, so that what has the table as a base class has each operation as a method."""
 
@@ -97,7 +105,8 @@ class Operation(Generic[P, R]):
         merge: Callable[[Sequence[tuple[R, Owns]]], R] | None = None,
         repeat: Literal["never", "question", "always"] = "never",
         makes: bool = False,
-        restated: bool = False,
+        restated: Restated | None = None,
+        unstates: str = "",
         check: Callable[[dict[str, Any]], None] | None = None,
         http: Http | None = None,
         cli: Cli | None = None,
@@ -114,13 +123,14 @@ class Operation(Generic[P, R]):
           answers `merge` makes one of; or the "engine" of the process does it by itself
         - `repeat`: whether it may be asked again when no answer came: "never"; a "question" changes nothing, and may
           be asked of the next owner; "always" waits for an answer, however long the dispatcher is out of reach
-        - `restated`: a client asks it again when the dispatcher is back, which may have forgotten it: the last of each
-          topic
+        - `restated`: a client asks it again when a dispatcher is back that has forgotten it, but for one of the same
+          name that another operation `unstates`
         - `check`: of several arguments together
         """
         self.function, self.to, self.merge = function, to, merge
         self.right = right or ("watch" if repeat == "question" else "admin")
-        self.repeat, self.makes, self.restated, self._check = repeat, makes, restated, check
+        self.repeat, self.makes, self._check = repeat, makes, check
+        self.restated, self.unstates = restated, unstates
         self.http, self.cli = http, cli
         self.name = function.__name__
         self.audited = self.right == "admin"  # it is noted who did it

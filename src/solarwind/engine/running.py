@@ -22,6 +22,7 @@ class Running:
     patience_s = float("inf")
     grace_s = float("inf")
     delay_s = 0.0
+    store_id = ""
     _random: Callable[[], float] = staticmethod(chance.random)
 
     def leave_behind(self, error: SolarWindError) -> None:

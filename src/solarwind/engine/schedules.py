@@ -158,7 +158,8 @@ class ScheduleOperations:
         return batch.id(0)
 
     async def remove_schedule(self, name: ScheduleName) -> None:
-        """Forget a schedule. A process that declares it makes it again when it starts. Raise `NotFound`."""
+        """Forget a schedule. A process that declares it makes it again when it starts, or its server has forgotten all.
+        Raise `NotFound`."""
         if await self._stored_definitions().remove(KIND, name) is None:
             raise _no_schedule(name)
 

@@ -103,7 +103,6 @@ class Client(Running):
         self._unaccepted: dict[int, _Submitted] = {}
         self._asked: dict[int, tuple[asyncio.Future[list[Any]], list[Any]]] = {}
         self._members: dict[int, _Member] = {}
-        self._restating = Restating()
         self._delivered: list[Receiver] = []  # the receivers of the message that is being read
         self._connecting = False
         self._turned_away = False  # the last connection was ended by the server, for a reason that may pass
@@ -121,6 +120,7 @@ class Client(Running):
         self._error, self._connecting = None, False
         self._tasks = Tasks(self._fail)
         self._members.clear()
+        self._restating = Restating()
         self._loop = asyncio.get_running_loop()
         self.failed: asyncio.Future[None] = self._loop.create_future()
         self.failed.add_done_callback(lambda future: future.cancelled() or future.exception())
@@ -247,7 +247,7 @@ class Client(Running):
         still exists when it returns True, and a later loss starts a new attempt."""
         try:
             await self._connect()
-            await self._restating.restate(self._called)
+            await self._restating.restate(self._called, self.store_id)
             while members := [each for each in self._members.values() if not self._is_in(each)]:
                 answers = await asyncio.gather(*map(self._enter, members), return_exceptions=True)
                 for member, refusal in zip(members, answers, strict=True):
@@ -312,7 +312,7 @@ class Client(Running):
             self._link.abort(why)
 
     def _welcomed(self, welcome: wire.Welcome) -> None:
-        self._welcome = welcome
+        self._welcome, self.store_id = welcome, welcome.store
         self.patience_s = welcome.heartbeat_s  # the server waits for one and three quarters, of which one may have gone
         self._together = min(wire.MAX_TOGETHER, welcome.frame_bytes // 2)
         self._client_secrets.connected(self._send)
@@ -431,7 +431,7 @@ class Client(Running):
             items = await self._call(request)
         else:
             items = await write_file(request.arguments[operation.file], self._call(request))
-        self._restating.note(request)
+        self._restating.note(request, self.store_id)
         answer: R = operation.form.read(items)
         return answer
 

@@ -143,16 +143,8 @@ class Connection:
         self._grant = self._host.grant(self._token, self._transport.uid)
         self._transport.authenticated()
         settings, limits = self._host.settings, self._host.limits
-        self._send(
-            wire.Welcome(
-                self._host.name,
-                settings.heartbeat_s,
-                settings.frame_bytes,
-                limits.batch_bytes,
-                limits.batch_events,
-                limits.payload_bytes,
-            )
-        )
+        sizes = settings.frame_bytes, limits.batch_bytes, limits.batch_events, limits.payload_bytes
+        self._send(wire.Welcome(self._host.name, settings.heartbeat_s, *sizes, self._host.engine.store_id))
 
     def _again(self, hello: wire.Hello) -> None:
         raise ProtocolError("expected hello once, as the first message, got another")

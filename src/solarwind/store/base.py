@@ -103,6 +103,7 @@ class Store(Protocol):
     """The interface. All positions are of events. Methods raise `StoreError` where they fail, with nothing changed."""
 
     name: str  # of it among those of its kind, for people
+    id: str  # another one where all is forgotten that was here before; "" if that does not happen while clients go on
     durable: bool  # whether what is committed outlives the process
     shared: bool  # whether other processes write into its log, so that their batches arrive. Else see `SingleWriter`
     keep_ns: int  # how long history is kept by default

@@ -97,8 +97,14 @@ class StoredDueLog:
             lambda reader: next((read_entry(path, *row) for row in select(reader, _OF_ID, (id, topic))), None)
         )
 
-    async def cancel(self, topic: str, id: str, now: int = -1) -> bool:
-        return await self._commit(lambda plan: cut_out(self._database.path, plan, topic, id, now) is not None)
+    async def cancel(self, events: Sequence[tuple[str, str]], now: int = -1) -> list[bool]:
+        def work(plan: Plan) -> list[bool]:
+            found = [cut_out(self._database.path, plan, topic, id, now) is not None for topic, id in events]
+            if any(found):
+                plan.finish()
+            return found
+
+        return await self._commit(work)
 
     async def move(self, topic: str, id: str, due: int) -> bool:
         check_due(due)
@@ -107,6 +113,7 @@ class StoredDueLog:
             batch = cut_out(self._database.path, plan, topic, id)
             if batch is not None:
                 insert(plan, [Delayed(due, batch)])
+                plan.finish()
             return batch is not None
 
         return await self._commit(work)
@@ -194,7 +201,6 @@ def cut_out(path: str, plan: Plan, topic: str, id: str, now: int = -1) -> Batch 
             plan.connection.execute(query, (*columns, entry.number))
             plan.connection.execute("DELETE FROM delayed_ids WHERE id = ? AND topic = ?", (id, topic))
             plan.delayed[topic] -= 1
-        plan.finish()
         return only(entry.batch, id)
     return None
 

@@ -23,6 +23,7 @@ PAGE_BYTES = 64 << 10
 RELEASE_BYTES = 1 << 20  # of events moved in one commit, so that it is short
 RELEASE_ROWS = 500
 ENTRY_EVENTS = 64  # so that taking one back does not read and write many others
+CANCEL_TOGETHER = 128  # events, so that the commit is short
 BEGINNING = (-1, -1)
 
 
@@ -79,8 +80,9 @@ class DueLog(Protocol):
         """Return the entry that has an event; None where it is not there (any more)."""
         ...
 
-    async def cancel(self, topic: str, id: str, now: int = -1) -> bool:
-        """Remove an event, durably. Return False where it is not there (any more), or due at `now`."""
+    async def cancel(self, events: Sequence[tuple[str, str]], now: int = -1) -> list[bool]:
+        """Remove events, by topic and id, durably and in one commit: `CANCEL_TOGETHER` at most. Return for each False
+        where it is not there (any more), or due at `now`."""
         ...
 
     async def move(self, topic: str, id: str, due: int) -> bool:
@@ -234,8 +236,8 @@ class MemoryDueLog:
         place = self._places.get((topic, id))
         return None if place is None else self._entries[self._at(place)]
 
-    async def cancel(self, topic: str, id: str, now: int = -1) -> bool:
-        return self._cut_out(topic, id, now) is not None
+    async def cancel(self, events: Sequence[tuple[str, str]], now: int = -1) -> list[bool]:
+        return [self._cut_out(topic, id, now) is not None for topic, id in events]
 
     async def move(self, topic: str, id: str, due: int) -> bool:
         check_due(due)

@@ -55,12 +55,18 @@ def _sync_content(descriptor: int) -> None:
 
 
 class Synced:
-    """Syncs the content of a file that is written by SQLite's file access. That would hold up all threads meanwhile,
-    because it keeps Python's lock; so only a replacement for it, in tests, is used for this, too."""
+    """A file that is written by SQLite's file access, with a descriptor of its own that its content is synced by: that
+    access would hold up all threads meanwhile, because it keeps Python's lock. So only a replacement for it, in tests,
+    is used for this, too."""
 
-    def __init__(self, file: apsw.VFSFile, path: str, vfs: str | None) -> None:
-        self._file = file
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC) if vfs is None else -1
+    def __init__(self, path: str, vfs: str | None) -> None:
+        """Open the file, which is there. Raise `apsw.Error` or `OSError`."""
+        self.file = open_file(path, vfs, WRITE)
+        try:
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC) if vfs is None else -1
+        except OSError:
+            self.file.xClose()
+            raise
 
     def begin(self, start: int, size: int) -> None:
         """Let the disk begin to write a part of the content, while something else is done before `sync`. Where a kernel
@@ -74,12 +80,13 @@ class Synced:
         if self._descriptor >= 0:
             _sync_content(self._descriptor)
         else:
-            self._file.xSync(apsw.SQLITE_SYNC_DATAONLY | apsw.SQLITE_SYNC_NORMAL)
+            self.file.xSync(apsw.SQLITE_SYNC_DATAONLY | apsw.SQLITE_SYNC_NORMAL)
 
     def close(self) -> None:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+        self.file.xClose()
 
 
 def read_start(path: str, vfs: str | None, size: int) -> bytes:
@@ -151,8 +158,7 @@ class Mark:
         self._vfs = vfs
         self._failed = failed
         self._turn = 0
-        self._file: apsw.VFSFile | None = None
-        self._synced: Synced | None = None
+        self._file: Synced | None = None
         self._guard = threading.Lock()
 
     @classmethod
@@ -176,33 +182,32 @@ class Mark:
         """Replace all records by `reach`, durably."""
         if self._file is None:
             make_file(self.path, self._database)
-            self._file = open_file(self.path, self._vfs, WRITE)
-            self._synced = Synced(self._file, self.path, self._vfs)
+            self._file = Synced(self.path, self._vfs)
         for turn in range(self._TURNS):  # one by one, so that there is a valid record at every moment
             self._turn = turn
             self.write(reach)
-            self._file.xSync(apsw.SQLITE_SYNC_NORMAL)
+            self._file.file.xSync(apsw.SQLITE_SYNC_NORMAL)
         sync_folder(self.path)
 
     def write(self, reach: Reach) -> None:
         assert self._file is not None
         record = self._RECORD.pack(self._MAGIC, *reach)
         with self._guard:
-            self._file.xWrite(record + crc32(record).to_bytes(4, "little"), self._turn * self._APART)
+            self._file.file.xWrite(record + crc32(record).to_bytes(4, "little"), self._turn * self._APART)
 
     def sync(self) -> None:
         """Make what was written durable. It runs on a thread of its own: no commit waits for it."""
-        assert self._synced is not None
+        assert self._file is not None
         with self._guard:
             self._turn = (self._turn + 1) % self._TURNS
         try:
-            self._synced.sync()
+            self._file.sync()
         except Exception as error:
             self._failed(error)
 
     def end(self, reach: Reach) -> None:
         """Record the last progress of a store that is closed, durably if possible."""
-        if self._synced is None:  # it was not even begun
+        if self._file is None:  # it was not even begun
             return
         with suppress(apsw.Error, OSError):
             if reach.emptied:
@@ -211,11 +216,8 @@ class Mark:
             self.sync()
 
     def close(self) -> None:
-        if self._synced is not None:
-            self._synced.close()
-            self._synced = None
         if self._file is not None:
-            self._file.xClose()
+            self._file.close()
             self._file = None
 
 

@@ -136,8 +136,7 @@ class Journal:
         self._database = path
         self._vfs = vfs
         self._seed = 0
-        self._file: apsw.VFSFile | None = None
-        self._synced: files.Synced | None = None
+        self._file: files.Synced | None = None
         self._identity: tuple[int, int] | None = None
         self._first = b""  # the header of the first record
         self._end = 0
@@ -173,16 +172,15 @@ class Journal:
         if len(entry) > MAX_BYTES or self._end + size > SIZE or not self._is_there():
             return False
         assert self._file is not None
-        assert self._synced is not None
         header = _HEADER.pack(_MAGIC, len(entry), crc32(entry, self._seed))
         try:
-            self._file.xWrite(header + entry, self._end)
+            self._file.file.xWrite(header + entry, self._end)
         except apsw.Error as error:
             if database.result_code(error) in database.NO_ROOM:
                 return False
             raise
         if begin:
-            self._synced.begin(self._end, size)
+            self._file.begin(self._end, size)
         self._first = self._first or header
         self._end += size
         self.rows.add(rows)
@@ -190,9 +188,9 @@ class Journal:
 
     def sync(self) -> None:
         """Make what was written durable, and note where that took long."""
-        assert self._synced is not None
+        assert self._file is not None
         began = time.monotonic()
-        self._synced.sync()
+        self._file.sync()
         now = time.monotonic()
         if now - began > QUICK_S:
             self._slow_until = now + _SLOW_TIMES * (now - began)
@@ -206,17 +204,14 @@ class Journal:
         if self._file is None or not self._first:
             return None
         try:
-            own = identity(self.path) == self._identity and self._file.xRead(_HEADER.size, 0) == self._first
+            own = identity(self.path) == self._identity and self._file.file.xRead(_HEADER.size, 0) == self._first
         except apsw.IOError:  # it was cut off
             own = False
         return None if own else self.path
 
     def close(self) -> None:
-        if self._synced is not None:
-            self._synced.close()
-            self._synced = None
         if self._file is not None:
-            self._file.xClose()
+            self._file.close()
             self._file = None
 
     def _is_there(self) -> bool:
@@ -236,19 +231,15 @@ class Journal:
 
     def _make(self) -> None:
         files.make_file(self.path, self._database)
-        file = files.open_file(self.path, self._vfs, files.WRITE)
-        synced = None
+        file = files.Synced(self.path, self._vfs)
         try:
-            synced = files.Synced(file, self.path, self._vfs)
-            _fill(file)
-            synced.sync()
+            _fill(file.file)
+            file.sync()
             files.sync_folder(self.path)
         except BaseException:
-            if synced is not None:
-                synced.close()
-            file.xClose()
+            file.close()
             raise
-        self._file, self._synced, self._identity = file, synced, identity(self.path)
+        self._file, self._identity = file, identity(self.path)
 
 
 def _fill(file: apsw.VFSFile) -> None:

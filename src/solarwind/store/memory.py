@@ -6,6 +6,7 @@ from bisect import bisect_right
 from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Sequence
 from operator import itemgetter
+from secrets import token_hex
 
 from ..batch import Batch, read_id, slot_of
 from ..columns import Header
@@ -140,6 +141,7 @@ class MemoryStore(SingleWriter):
 
     def __init__(self, max_bytes: int = MAX_BYTES) -> None:
         self._max_bytes = max_bytes
+        self.id = ""
         self.failed: Callable[[StoreError], None] = lambda error: None
         self.definitions: Definitions = in_memory()
         self._clear()
@@ -157,6 +159,7 @@ class MemoryStore(SingleWriter):
 
     async def open(self, now: int) -> Recovered:
         self._clear()
+        self.id = token_hex(16)
         return Recovered(True, now, [], [], [])
 
     async def commit(

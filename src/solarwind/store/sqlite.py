@@ -75,7 +75,7 @@ class SqliteStore(Queries):
         self._lock: Lock | None = None
         self._connections: list[apsw.Connection] = []
         self._known = CommitCache()
-        self._store_id = b""
+        self.id, self._store_id = "", b""
         self._life = self._former_life = 0
         self._page_bytes = database.PAGE_BYTES
         self._marking = False
@@ -154,6 +154,7 @@ class SqliteStore(Queries):
         self._known = CommitCache({log.name: log for log in topics}, since, last, counted(self._writer))
         clean = bool(database.meta(self._writer, "clean"))
         self._store_id = database.store_id(self._writer)
+        self.id = self._store_id.hex()
         self._page_bytes = self._writer.pragma("page_size")
         self._reading, self._keeper = Reading(self.path, self._connect(), self._known), self._connect()
         self._closed, self._broken = None, False

@@ -5,6 +5,7 @@ Engines whose clock no test moves go by the real time: there, what is to be due 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -194,6 +195,19 @@ class TimingRules:
             await until(lambda: seen == [9, 7])
             assert not await wind.cancel("T", "b")
             assert [each.verb for each in await wind.audit() if each.topic == "T"] == ["cancel"], "what did something"
+
+    @on_loop
+    async def test_of_many_delayed_events_that_are_taken_back_at_a_time_each_is_once(self, place: Place) -> None:
+        wind = place.open()
+        async with wind:
+            ids = list((await wind.fire_many("T", range(250), after="1h")).ids)
+            asked = [*ids[:240], *ids[230:240], "no such event"]
+            found = await asyncio.gather(*(wind.cancel("T", id) for id in asked))
+            assert (sum(found), found[-1]) == (240, False)
+            assert all(found[index] + found[index + 10] == 1 for index in range(230, 240))
+            assert [each.event.id for each in await wind.delayed("T")] == ids[240:]
+            noted = [each for each in await wind.audit() if each.topic == "T"]
+            assert ({each.verb for each in noted}, sum(each.events or 0 for each in noted)) == ({"cancel"}, 240)
 
     @on_loop
     async def test_what_was_fired_again_without_a_delay_is_not_taken_back(self, place: Place) -> None:
