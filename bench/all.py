@@ -33,7 +33,9 @@ def main() -> int:
         return _print(options.only, passed, options.json)
     try:
         report.check_places(options.write, options.only)
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        parser.error(f"expected a document at {options.write}, got {error.strerror!r}: name one that is there")
+    except ValueError as error:
         parser.error(str(error))
     return _write(options.write, options.only, passed)
 

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
+from pathlib import Path
 from statistics import median
 from time import perf_counter_ns, process_time
 from typing import Any, Generic, TypeVar
@@ -243,6 +244,8 @@ class Member(Generic[T]):
             over, found, error, self.cpu_s = self._line.recv()
         except EOFError:
             raise RuntimeError(f"{self.process.name} ended without a result") from None
+        if isinstance(found, ModuleNotFoundError):
+            raise found
         if error:
             raise RuntimeError(f"{self.process.name} failed:\n{error}")
         return over, found
@@ -253,8 +256,9 @@ def _serve(line: Connection, function: Callable[..., object], arguments: tuple[A
     try:
         found = function(lambda word: line.send((False, word, "", 0.0)), *arguments)
         line.send((True, found, "", process_time() - begun))
-    except BaseException:
-        line.send((True, None, traceback.format_exc(), 0.0))
+    except BaseException as error:
+        missing = error if isinstance(error, ModuleNotFoundError) else None
+        line.send((True, missing, traceback.format_exc(), 0.0))
 
 
 class Crew:
@@ -392,9 +396,11 @@ def main(run: Callable[[Options], list[Table]], doc: str | None) -> None:
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_options(parser)
     options = Options(**vars(parser.parse_args()))
-    if _file_system(options.folder) in ("tmpfs", "ramfs"):
-        parser.error(f"expected a folder on a real disk, got {options.folder} in memory: name one with --folder")
-    tables = run(options)
+    try:
+        tables = run(options)
+    except ModuleNotFoundError as error:
+        peers = Path(__file__).with_name("requirements.txt")
+        parser.error(f"expected the module {error.name}, got none: pip install -r {peers}")
     if options.json:
         print(json.dumps([_as_json(table) for table in tables], indent=2))
     else:
@@ -402,11 +408,29 @@ def main(run: Callable[[Options], list[Table]], doc: str | None) -> None:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--events", type=int, help="how many events a figure is taken of")
-    parser.add_argument("--rounds", type=int, help="how many figures are taken")
+    parser.add_argument("--events", type=_count, help="how many events a figure is taken of")
+    parser.add_argument("--rounds", type=_count, help="how many figures are taken")
     parser.add_argument("--replicas", type=int, choices=(1, 3), help="of JetStream, each a node: only so many")
-    parser.add_argument("--folder", default=tempfile.gettempdir(), help="where stores are put: on a real disk")
+    parser.add_argument(
+        "--folder", type=_folder, default=tempfile.gettempdir(), help="where stores are put: on a real disk"
+    )
     parser.add_argument("--json", action="store_true", help="for programs")
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of 1 or more, such as 1000, got {text!r}")
+    return int(text)
+
+
+def _folder(path: str) -> str:
+    if not os.path.isdir(path):
+        words = "create it, or name another with --folder"
+        raise argparse.ArgumentTypeError(f"expected a folder that is there, got {path}: {words}")
+    if _file_system(path) in ("tmpfs", "ramfs"):
+        words = "name one with --folder"
+        raise argparse.ArgumentTypeError(f"expected a folder on a real disk, got {path} in memory: {words}")
+    return path
 
 
 def _file_system(folder: str) -> str:

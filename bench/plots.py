@@ -36,10 +36,11 @@ text { font: 12px system-ui, sans-serif; fill: #1f2328 } .title { font-weight: 6
 .back { fill: #ffffff } .best { font-weight: 700 } .note { fill: #59636e } .kind { font-weight: 600 }
 .ours { fill: #c2540a } .peer { fill: #8c959f } .machine { fill: #2f8f5b }
 .range { stroke: #1f2328 } .line { stroke: #1f6f43; stroke-width: 1.5 }
+.figure { stroke: #ffffff; stroke-width: 5px; stroke-linejoin: round; paint-order: stroke }
 @media (prefers-color-scheme: dark) {
 text, .note { fill: #e6edf3 } .back { fill: #0d1117 } .note { fill: #9198a1 }
 .ours { fill: #f0883e } .peer { fill: #6e7681 } .machine { fill: #3fb27f }
-.range { stroke: #e6edf3 } .line { stroke: #3fb27f }
+.range { stroke: #e6edf3 } .line { stroke: #3fb27f } .figure { stroke: #0d1117 }
 }
 """
 
@@ -67,7 +68,7 @@ def best(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
 def svg(table: Mapping[str, Any], machine: Mapping[str, float]) -> str:
     """Return the picture of a table. `machine` has the machine's own figures by name, in µs and events/s."""
     left = min(440.0, 24 + max(len("★ " + row["name"]) for row in table["rows"]) * LETTER)
-    y, parts = float(TOP), []
+    y, parts, figures = float(TOP), [], []  # figures come last: a line of the machine's may be where one stands
     drawn = set()
     for kind, rows in _groups(table).items():
         top = max(row["max"] for row in rows) or 1.0
@@ -78,7 +79,9 @@ def svg(table: Mapping[str, Any], machine: Mapping[str, float]) -> str:
             y += BAR + GAP / 2
         start, first = y, best(rows)
         for row in rows:
-            parts.append(_bar(row, row is first, left, y, scale))
+            bar, figure = _bar(row, row is first, left, y, scale)
+            parts.append(bar)
+            figures.append(figure)
             y += BAR + GAP
         for name, figure in lines.items():
             drawn.add(name)
@@ -100,7 +103,7 @@ def svg(table: Mapping[str, Any], machine: Mapping[str, float]) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {y:.0f}" width="{WIDTH}" height="{y:.0f}" '
         f'role="img"><title>{title}</title><style>{STYLE}</style>'
         f'<rect class="back" width="{WIDTH}" height="{y:.0f}"/><text class="title" x="16" y="26">{title}</text>\n'
-        + "\n".join(parts)
+        + "\n".join(parts + figures)
         + "\n</svg>\n"
     )
 
@@ -116,7 +119,8 @@ def _groups(table: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
     return {" ".join(part for part in (ending, f"[{unit}]") if part): rows for (unit, ending), rows in found.items()}
 
 
-def _bar(row: Mapping[str, Any], first: bool, left: float, y: float, scale: float) -> str:
+def _bar(row: Mapping[str, Any], first: bool, left: float, y: float, scale: float) -> tuple[str, str]:
+    """Return a row without its figure, and the figure."""
     kind, middle = kind_of(row), y + BAR / 2
     name = ("★ " if first else "") + row["name"]
     limit = round((left - 24) / LETTER)
@@ -126,13 +130,14 @@ def _bar(row: Mapping[str, Any], first: bool, left: float, y: float, scale: floa
     if row["ratio"] is not None:
         figure += f" · {row['ratio']:.{2 if row['ratio'] >= 0.1 else 4}f} ×"
     width, low, high = (max(1.0, row[each] * scale) for each in ("median", "min", "max"))
-    weight = ' class="best"' if first else ""
-    return (
+    weight, kinds = (' class="best"', "figure best") if first else ("", "figure")
+    bar = (
         f'<text{weight} x="{left - 8:.0f}" y="{middle + 4:.0f}" text-anchor="end">{escape(name)}</text>'
         f'<rect class="{kind}" x="{left:.0f}" y="{y:.0f}" width="{width:.1f}" height="{BAR}"/>'
         f'<line class="range" x1="{left + low:.1f}" x2="{left + high:.1f}" y1="{middle:.0f}" y2="{middle:.0f}"/>'
-        f'<text{weight} x="{left + max(width, high) + 8:.1f}" y="{middle + 4:.0f}">{escape(figure)}</text>'
     )
+    x = left + max(width, high) + 8
+    return bar, f'<text class="{kinds}" x="{x:.1f}" y="{middle + 4:.0f}">{escape(figure)}</text>'
 
 
 def _lines(unit: str, machine: Mapping[str, float]) -> dict[str, float]:

@@ -4,8 +4,10 @@ shown as the faster one."""
 from __future__ import annotations
 
 import importlib
+import os
 import re
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -62,6 +64,17 @@ def test_bars_are_as_long_as_their_figures(bench: Any) -> None:
     picture = drawn(bench, table(("NATS core", 100), ("ws://", 200)))
     widths = [float(bar.get("width", 0)) for bar in picture.iter(f"{SVG}rect") if bar.get("class") in ("peer", "ours")]
     assert widths[1] == pytest.approx(2 * widths[0], rel=0.01)
+
+
+def test_no_line_goes_through_a_figure(bench: Any) -> None:
+    """What the machine takes may be where a figure stands: the figure comes later, on a ground of its own."""
+    picture = drawn(bench, table(("NATS core", 70), ("ws://", 200)))
+    order = [(element.tag.removeprefix(SVG), element.get("class", "")) for element in picture.iter()]
+    figures = [at for at, (tag, kind) in enumerate(order) if tag == "text" and "figure" in kind.split()]
+    lines = [at for at, (tag, kind) in enumerate(order) if tag == "line" and kind == "line"]
+    assert len(figures) == len(lines) == 2
+    assert min(figures) > max(lines)
+    assert re.search(r"\.figure \{[^}]*paint-order: stroke", bench.plots.STYLE)
 
 
 def test_a_picture_has_no_script_and_fetches_nothing(bench: Any) -> None:
@@ -133,6 +146,68 @@ def test_what_is_called_measured_of_one_machine_is_a_figure_of_the_benchmarks() 
     assert figures
     measured = (docs / "BENCHMARKS.md").read_text()
     assert [figure for figure in figures if f"| {figure}/s |" not in measured] == []
+
+
+def test_each_figure_of_where_the_curves_bend_is_one_of_the_benchmarks() -> None:
+    docs = BENCH.parent / "docs"
+    part = (docs / "SCALING.md").read_text().partition("## Where the curves bend")[2].partition("\n## ")[0]
+    third = [line.split("|")[3] for line in part.splitlines() if line.startswith("| ")]
+    figures = [found for text in third for found in re.findall(r"[\d.,]*\d(?:/s| (?:×|MiB|MB|ms|µs|s)(?!\w))", text)]
+    assert len(figures) > 20
+    measured = (docs / "BENCHMARKS.md").read_text()
+    assert [figure for figure in figures if f"| {figure} |" not in measured] == []
+
+
+def test_a_benchmark_that_misses_a_goal_is_named_where_the_missed_goals_are() -> None:
+    """Those without a plot of the same name are told by what their goals are about."""
+    text = (BENCH.parent / "docs" / "BENCHMARKS.md").read_text()
+    said = text.partition("- Goals that are still missed:")[2].partition("\n- ")[0]
+    words = {
+        "in_process": "one-by-one `fire`",
+        "latency": "`await fire()` in one process",
+        "lone": "ten such events",
+        "latency_processes": "one event alone",
+        "closed_loop": "closed loops",
+        "fanout": "2,000,000 deliveries",
+    }
+    parts = re.findall(r"<!-- bench: (\w+) -->\n(.*?)<!-- end -->", text, re.DOTALL)
+    missed = [name for name, part in parts if ": missed" in part]
+    assert missed
+    assert [name for name in missed if words.get(name, f"`{name}.py`") not in said] == []
+
+
+def bench_refuses(name: str, *options: str, **environment: str) -> str:
+    """Return the last line that a benchmark says, which has to refuse without a traceback."""
+    command = [sys.executable, str(BENCH / f"{name}.py"), "--rounds", "1", *options]
+    ran = subprocess.run(command, capture_output=True, text=True, env=os.environ | environment, timeout=60)
+    assert ran.returncode == 2, ran.stdout + ran.stderr
+    assert "Traceback" not in ran.stderr
+    return ran.stderr.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize("name", ["latency", "all"])
+@pytest.mark.parametrize("option", ["--events", "--rounds"])
+@pytest.mark.parametrize("value", ["0", "-5", "1e5"])
+def test_a_benchmark_refuses_to_count_nothing(name: str, option: str, value: str) -> None:
+    said = bench_refuses(name, option, value)
+    assert said.endswith(f"argument {option}: expected a whole number of 1 or more, such as 1000, got '{value}'")
+
+
+@pytest.mark.parametrize("name", ["latency", "all"])
+def test_a_benchmark_refuses_a_folder_that_is_none(name: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for each in ("file", "none"):
+        said = bench_refuses(name, "--folder", str(tmp_path / each))
+        assert said.endswith(
+            f"expected a folder that is there, got {tmp_path / each}: create it, or name another with --folder"
+        )
+
+
+@pytest.mark.parametrize(("name", "peer"), [("in_process", "blinker"), ("fanout", "nats")])
+def test_a_benchmark_whose_peer_is_not_installed_says_how_to_install_it(name: str, peer: str, tmp_path: Path) -> None:
+    (tmp_path / f"{peer}.py").write_text(f"raise ModuleNotFoundError(\"No module named '{peer}'\", name='{peer}')")
+    said = bench_refuses(name, "--events", "1", "--folder", "/var/tmp", PYTHONPATH=str(tmp_path))
+    assert f"expected the module {peer}, got none: pip install -r {BENCH / 'requirements.txt'}" in said
 
 
 def test_a_goal_that_the_machine_sets_is_met_where_most_rounds_meet_it(bench: Any) -> None:
