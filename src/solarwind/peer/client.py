@@ -486,9 +486,8 @@ class Client(Running):
         assert self._welcome is not None
         max_bytes = self._welcome.frame_bytes - _ENVELOPE_BYTES
         if len(batch.data) > max_bytes:
-            text = f"expected a batch of at most {max_bytes:,} bytes, got {len(batch.data):,}: "
-            text += "serve with more --frame-bytes"
-            self._refuse(wire.Refused(ref, TooLarge.code, text))
+            text = f"expected a batch of at most {max_bytes:,} bytes, got {len(batch.data):,}"
+            self._refuse(wire.Refused(ref, TooLarge.code, f"{text}: serve with more --frame-bytes"))
         else:
             self._send(wire.Submit(ref, batch.data))
 
