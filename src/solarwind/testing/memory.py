@@ -108,7 +108,7 @@ class _MemoryEngine(LocalEngine):
         at = "" if first is None else f", at event {first.id!r} with the payload {shown(_payload_of(first))}"
         self._test_clock.hung.append(
             f"expected each handler to end with its test, got {handler}, which did not within {self.grace_s:g} s{at}: "
-            "have what it waits for end, or give it a timeout"
+            "have what it waits for end, or give that a timeout"
         )
 
 
