@@ -57,7 +57,8 @@ class _MemoryEngine(LocalEngine):
         idle, still_s = asyncio.ensure_future(super().idle(purposes)), 0.0
         try:
             while not (await asyncio.wait([idle], timeout=LOOK_S))[0]:
-                missing = self._missing(purposes)
+                is_at_work = self._under_way() or self._commits.waiting or self._dispatcher.behind
+                missing = "" if is_at_work else self._missing(purposes)
                 still_s = still_s + LOOK_S if missing else 0.0
                 if still_s >= STANDS_S:
                     raise TimeoutError(f"expected everything settled, got {await super().left(purposes)}{missing}")
@@ -75,7 +76,7 @@ class _MemoryEngine(LocalEngine):
         """Return the end of a sentence, how much time has to pass before these purposes go on; "" where something else
         may make them go on."""
         dispatcher, clock = self._dispatcher, self._test_clock
-        if clock._passes or self._under_way() or self._commits.waiting or dispatcher.behind:
+        if clock._passes:
             return ""
         times: list[int] = []
         for topic, name in purposes:
