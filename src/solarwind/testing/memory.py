@@ -82,10 +82,11 @@ class _MemoryEngine(LocalEngine):
         for topic, name in purposes:
             if dispatcher.has_work(topic, name):
                 purpose = dispatcher.purpose(topic, name)
-                found = [] if purpose.paused else [each for track in purpose.all_tracks for each in self._waits(track)]
-                if not found:
+                before = len(times)
+                if not purpose.paused and not purpose.in_flight:
+                    times += [each for track in purpose.all_tracks for each in self._waits(track)]
+                if len(times) == before:
                     return ""
-                times += found
         if not times:
             return ""
         steps = -(-(min(times) - clock.now()) // STEP_NS)
