@@ -591,13 +591,17 @@ async def test_a_mock_stands_in_for_a_dependency(is_async: bool) -> None:
     assert await said_by(register, None) == ([7], [])
 
 
+@pytest.mark.parametrize("named", [False, True], ids=["no function", "for no function, but its name"])
 @on_loop
-async def test_what_stands_in_and_is_no_function_is_never_the_real_one() -> None:
+async def test_what_stands_in_and_is_no_function_is_never_the_real_one(named: bool) -> None:
     def register(wind: SolarWind, notes: Notes) -> Any:
         def real() -> None:
             notes.append("the real one")
 
-        wind.dependency_overrides[real] = None  # type: ignore[assignment]
+        if named:
+            wind.dependency_overrides["real"] = lambda: None  # type: ignore[index]
+        else:
+            wind.dependency_overrides[real] = None  # type: ignore[assignment]
 
         async def handle(made: None) -> None: ...
 
@@ -605,7 +609,10 @@ async def test_what_stands_in_and_is_no_function_is_never_the_real_one() -> None
 
     notes, (error,) = await said_by(register, None)
     assert not notes
-    assert error.startswith("expected a function in dependency_overrides for made of handler")
+    if named:
+        assert error.startswith("expected a function as a key of dependency_overrides, got 'real': name the function")
+    else:
+        assert error.startswith("expected a function in dependency_overrides for made of handler")
 
 
 @pytest.mark.parametrize("middleware", [True, False])

@@ -166,7 +166,7 @@ def test_a_handler_that_hangs_does_not_hold_up_the_end_of_its_test_for_long(
     [said] = wind_clock.hung
     assert said == (
         f"expected each handler to end with its test, got {name} on 'T', which did not within 3 s, at event {id!r} "
-        "with the payload 7: have what it waits for end, or give it a timeout"
+        "with the payload 7: have what it waits for end, or give that a timeout"
     )
     wind_clock.hung.clear()  # else the fixture warns
 

@@ -9,6 +9,7 @@ import pytest
 from .project import Project
 
 EVENTS = """
+import asyncio
 import threading
 from typing import Annotated
 from asgiref.sync import sync_to_async
@@ -36,6 +37,10 @@ def twice(text: str, event: Event) -> None:
     if event.attempt == 1:
         raise ConnectionError("again")
     wind.outbox("default").fire("T", text)
+
+@wind.on("hung", purpose="Hang")
+async def hang(number: int) -> None:
+    await asyncio.get_running_loop().create_future()
 
 @wind.on("given.up", purpose="Never", retry=Retry(attempts=1))
 def never(text: str) -> None:
@@ -65,7 +70,9 @@ class Rules:
 
     def test_a_retry_comes_with_the_clock_and_the_outbox_with_settle(self):
         wind.fire("retried", "b").wait(10)
-        self.advance(61)
+        with self.assertRaisesMessage(TimeoutError, "which waits for the test's clock: call advance(60) first"):
+            self.settle()
+        self.advance(60)
         assert not self.fired("T")
         self.settle()
         assert [event.payload for event in self.fired("T")] == ["b"]
@@ -93,6 +100,19 @@ class InTransaction(WindMixin, Rules, TestCase):
 
 class Committed(WindMixin, Rules, TransactionTestCase):
     pass
+
+
+class Hanging(WindMixin, SimpleTestCase):
+    def test_a_handler_that_hangs_is_cut_off_and_there_is_a_warning_of_it(self):
+        with self.assertWarnsRegex(RuntimeWarning, "got hang on 'hung', which did not within 3 s, at event .* 7"):
+            with wind_in_memory() as found:
+                found.fire("hung", 7).wait(10)
+                with self.assertRaisesMessage(TimeoutError, "1 in flight of 'Hang' on 'hung'"):
+                    found.wait(found.settled(0.3))
+                with self.assertRaisesMessage(TimeoutError, "got one that went on for 5 s after the test had waited"):
+                    found.wait(found.statistics())
+
+    setUp = tearDown = lambda self: None
 
 
 class WithoutDatabase(WindMixin, SimpleTestCase):
@@ -132,5 +152,5 @@ def test_djangos_test_cases_with_handlers_that_use_the_orm(
     project = Project(tmp_path, events=EVENTS, shop__tests=TESTS, settings=settings)
     done = project.manage("test", "-v", "1")
     assert done.returncode == 0, done.stderr
-    assert "Ran 13 tests" in done.stderr
+    assert "Ran 14 tests" in done.stderr
     assert not (tmp_path / "never.db").exists()

@@ -20,6 +20,7 @@ from .. import payload as codec
 from ..depends import Depends, is_of_request, stated_dependency
 from ..errors import BadArgument
 from ..event import Event
+from ..names import shown
 from .hints import hint, innermost, wraps
 
 MAX_DEPENDENCIES = 1_000  # of one handler
@@ -54,6 +55,11 @@ class Plan(msgspec.Struct, frozen=True):
 
 def plan(wanted: Sequence[tuple[str, Depends]], what: str, is_batch: bool, overrides: Overrides) -> Plan:
     """Return how to make what the parameters of a handler ask for. Raise `BadArgument` for what can never be made."""
+    for each in overrides if wanted else ():
+        if not callable(each):  # such as its name: the real one must not be called instead
+            raise BadArgument(
+                f"expected a function as a key of dependency_overrides, got {shown(each)}: name the function itself"
+            )
     planner = _Planner(is_batch, overrides)
     try:
         values = tuple(planner.step_for(each, name, what) for name, each in wanted)

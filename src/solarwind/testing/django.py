@@ -30,6 +30,7 @@ __all__ = ["WindClock", "WindMixin", "wind_in_memory"]
 T = TypeVar("T")
 
 LOOK_S = 0.005  # between two looks whether it is a handler's turn
+TURN_S = 5.0  # of real time, that a handler which runs may keep the test from going on
 ACCEPT_S = 10.0  # that what was written into an outbox may take to be accepted
 _WRITTEN = "SELECT place, id, topic, content, payload, attributes FROM solarwind_outbox ORDER BY place"
 _FIRED = "DELETE FROM solarwind_outbox WHERE place = %s"
@@ -63,12 +64,13 @@ class Lent(Connections):
         self._written: set[str] = set()
         for each in self._lent.values():
             each.inc_thread_sharing()
-        self._turn.acquire()
+        self._has_turn = self._turn.acquire()  # the test; not while it waits, or where a handler keeps it
 
     def end(self) -> None:
         """Let no further handler begin. Those that run may go on to their end."""
         self._over = True
-        self._turn.release()
+        if self._has_turn:
+            self._turn.release()
 
     def take_back(self) -> None:
         """Lend them no more."""
@@ -122,20 +124,28 @@ class Lent(Connections):
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Yield while handlers have their turn."""
+        """Yield while handlers have their turn. Raise `TimeoutError` where one of them does not give it back."""
         with self._counting:
             self._waits += 1
             is_first = self._waits == 1
-        if is_first:
+        if is_first and self._has_turn:
+            self._has_turn = False
             self._turn.release()
+        failed = True
         try:
             yield
+            failed = False
         finally:
             with self._counting:
                 self._waits -= 1
                 is_last = self._waits == 0
             if is_last:
-                self._turn.acquire()
+                self._has_turn = self._turn.acquire(timeout=TURN_S)
+            if is_last and not self._has_turn and not failed:  # else what failed says more
+                raise TimeoutError(
+                    f"expected handlers to end, or to wait their turn, got one that went on for {TURN_S:g} s after the "
+                    "test had waited: have what it waits for end, or give that a timeout"
+                )
 
     async def settle(self, settled: Callable[[], Awaitable[None]]) -> None:
         """Wait until all is settled, with what was written into an outbox."""

@@ -57,7 +57,8 @@ class _MemoryEngine(LocalEngine):
         idle, still_s = asyncio.ensure_future(super().idle(purposes)), 0.0
         try:
             while not (await asyncio.wait([idle], timeout=LOOK_S))[0]:
-                missing = self._missing(purposes)
+                is_at_work = self._under_way() or self._commits.waiting or self._dispatcher.behind
+                missing = "" if is_at_work else self._missing(purposes)
                 still_s = still_s + LOOK_S if missing else 0.0
                 if still_s >= STANDS_S:
                     raise TimeoutError(f"expected everything settled, got {await super().left(purposes)}{missing}")
@@ -75,16 +76,17 @@ class _MemoryEngine(LocalEngine):
         """Return the end of a sentence, how much time has to pass before these purposes go on; "" where something else
         may make them go on."""
         dispatcher, clock = self._dispatcher, self._test_clock
-        if clock._passes or self._under_way() or self._commits.waiting or dispatcher.behind:
+        if clock._passes:
             return ""
         times: list[int] = []
         for topic, name in purposes:
             if dispatcher.has_work(topic, name):
                 purpose = dispatcher.purpose(topic, name)
-                found = [] if purpose.paused else [each for track in purpose.all_tracks for each in self._waits(track)]
-                if not found:
+                before = len(times)
+                if not purpose.paused and not purpose.in_flight:
+                    times += [each for track in purpose.all_tracks for each in self._waits(track)]
+                if len(times) == before:
                     return ""
-                times += found
         if not times:
             return ""
         steps = -(-(min(times) - clock.now()) // STEP_NS)
@@ -108,7 +110,7 @@ class _MemoryEngine(LocalEngine):
         at = "" if first is None else f", at event {first.id!r} with the payload {shown(_payload_of(first))}"
         self._test_clock.hung.append(
             f"expected each handler to end with its test, got {handler}, which did not within {self.grace_s:g} s{at}: "
-            "have what it waits for end, or give it a timeout"
+            "have what it waits for end, or give that a timeout"
         )
 
 
