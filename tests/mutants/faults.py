@@ -609,6 +609,7 @@ NOTES = [
         ("was_there and next(in_topics) is None", "was_there", _FIRED_AGAIN),
     ),
     *_of("engine/audit.py", ("if each is entry or _are_alike(each, entry)]", "if each is entry]", _DELAYED)),
+    *_of("peer/connection.py", ("self._host.engine.store_id != self._store:", "False:", _RESTATING)),
     *_of(
         "peer/restating.py",
         ("if each.store == store and not", "if False and not", _RESTATING),

@@ -8,12 +8,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from solarwind import SolarWind
+from solarwind import SolarWind, Unavailable
 from solarwind.engine.request import Request
 from solarwind.operations import Internal
 from solarwind.peer.restating import MAX_RESTATED, Restating
 from solarwind.testing.contract import on_loop, until
 
+from .place import Host
 from .serving import Serving
 from .test_chain import front_of
 
@@ -144,6 +145,35 @@ async def test_a_server_in_front_of_another_one_states_again_what_its_clients_st
                 assert [(each.topic, each.keep, each.kept) for each in await service.topics()] == [("T", 3600.0, 1)]
     finally:
         behind.kill()
+
+
+@on_loop
+async def test_clients_of_a_front_that_was_restarted_state_again_what_the_server_behind_forgot_later(
+    host: Host,
+) -> None:
+    """The front does not know what they stated through the one before it."""
+    behind = host.start("memory://")
+    front = host.start(f"ws://127.0.0.1:{behind}")
+    service = SolarWind(f"ws://127.0.0.1:{front}")
+    service.topic("T", keep=3600)
+    service.every("1h", "T", name="hourly")
+
+    async def stated() -> bool:
+        try:
+            found = [each.name for each in await service.schedules()]
+            return ([each.keep for each in await service.topics()], found) == ([3600.0], ["hourly"])
+        except Unavailable:  # just now
+            return False
+
+    async with service:
+        assert await stated()
+        host.stop(front)
+        host.start(f"ws://127.0.0.1:{behind}", front)
+        await service.fire("T")
+        assert await stated()
+        host.stop(behind)
+        host.start("memory://", behind)
+        await until(stated, "the clients to state it again")
 
 
 def test_there_is_an_end_to_what_is_stated_again() -> None:

@@ -55,7 +55,8 @@ class Connection:
     __slots__ = (
         *("_accepted", "_authors", "_flushing", "_grant", "_held", "_held_bytes", "_host", "_lasting"),
         *("_loop", "_offered", "_offers", "_out", "_paused", "_room", "_instances", "_stuck", "_submitted", "_tasks"),
-        *("_to_offer", "_token", "_topics", "_transport", "_unaccepted", "_inbound", "heard", "open", "since"),
+        *("_store", "_to_offer", "_token", "_topics", "_transport", "_unaccepted", "_inbound"),
+        *("heard", "open", "since"),
     )
 
     def __init__(self, host: Host, transport: Transport, token: str | None) -> None:
@@ -144,7 +145,8 @@ class Connection:
         self._transport.authenticated()
         settings, limits = self._host.settings, self._host.limits
         sizes = settings.frame_bytes, limits.batch_bytes, limits.batch_events, limits.payload_bytes
-        self._send(wire.Welcome(self._host.name, settings.heartbeat_s, *sizes, self._host.engine.store_id))
+        self._store = self._host.engine.store_id
+        self._send(wire.Welcome(self._host.name, settings.heartbeat_s, *sizes, self._store))
 
     def _again(self, hello: wire.Hello) -> None:
         raise ProtocolError("expected hello once, as the first message, got another")
@@ -507,6 +509,8 @@ class Connection:
             )
             self._transport.abort()
             self.lost()
+        elif self._host.engine.store_id != self._store:  # the one behind has forgotten all: it states that again
+            self.leave()
         else:
             if self._paused:  # its pings are not read, and it is to know that the server is there
                 self._send(wire.Pong())
