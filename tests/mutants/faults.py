@@ -62,6 +62,9 @@ _DIED = f"{_OUTCOMES}n_event_that_waits_for_a_retry_is_shown_with_when_and_a_dea
 _AGAIN = f"{_OUTCOMES}n_event_that_is_handled_again_is_shown_as_it_is_now"
 _SETTLE = "crashes/test_settle.py::test_"
 _COMMIT = "stored = await self.store.commit(*content, *more, None if expiring else self._dispatch)"
+_STOOD_STILL = (
+    "test_supervision.py::test_what_was_not_begun_before_the_process_stood_still_for_longer_than_the_lease_is_handled"
+)
 _LATE = "test_local_engine.py::test_what_expires_while_the_disk_is_at_work_is_handed_to_nobody"
 _AT_EACH_COMMIT = f"{_SETTLE}it_is_so_at_every_write_to_a_file_or_socket[memory engine-1]"
 _CELL = f"{_SETTLE}what_a_handler_fires_is_there_once_with_its_settle_or_not_at_all"
@@ -442,6 +445,11 @@ AROUND = [
         ("self.look_at(topic, at_once=True)\n", "pass\n", _TRIMMING),
     ),
     *_of("engine/cache.py", ("return last if position < last.stop else None", "return last", _LOCAL)),
+    *_of(
+        "service/consumer.py",
+        ("in list(self._active):  # an engine", "in self._active:  # an engine", _STOOD_STILL),
+        ("if work.running or work.left]\n\n    def close", "if work.running]\n\n    def close", _STOOD_STILL),
+    ),
 ]
 
 DEPENDENCIES = [
