@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -27,6 +28,7 @@ from solarwind.engine.local import LocalEngine
 from solarwind.operations import Internal
 from solarwind.store.base import Full
 from solarwind.store.sqlite import SqliteStore
+from solarwind.testing import FakeClock
 from solarwind.testing.contract import a_while, on_loop, until
 from store.faultyvfs import faulty_disk
 
@@ -104,37 +106,75 @@ async def test_an_engine_that_stops_commits_nothing_once_its_store_is_being_clos
 
 @on_loop
 async def test_what_the_disk_has_not_got_is_accepted_by_nobody_and_handed_to_nobody(path: Path) -> None:
-    """Though it is dispatched while the disk is at work."""
-    failing = syncs = 0
+    """Though it is dispatched while the disk is at work, where the loop waits for that."""
 
     def fault(kind: str, file: str) -> int:
-        nonlocal syncs
-        if kind == "sync" and file.endswith("-commits"):
-            syncs += 1
-            return failing
-        return 0
+        on_loop = threading.current_thread() is threading.main_thread()
+        return apsw.SQLITE_IOERR_FSYNC if kind == "sync" and file.endswith("-commits") and on_loop else 0
 
     with faulty_disk() as disk:
-        disk.fault = fault
         engine, holder = LocalEngine(SqliteStore(str(path), vfs=disk.name)), Holder()
         await engine.start()
-        await engine.join(Join("T", "p", room=10), "beginning", holder)
-        for number in range(3):
-            await engine.submit(_one(number))
-        assert syncs > 1
-        assert [offer.picks for offer in holder.offers] == [range(at, at + 1) for at in range(3)]
-        failing = apsw.SQLITE_IOERR_FSYNC
-        with pytest.raises(StoreError, match="failed"):
-            await engine.submit(_one(3))
+        await engine.join(Join("T", "p", room=10_000), "beginning", holder)
+        disk.fault = fault
+        accepted = 0
+
+        async def failed() -> bool:
+            nonlocal accepted
+            try:
+                await engine.submit(_one(accepted))
+            except StoreError:
+                return True
+            accepted += 1
+            return False
+
+        await until(failed, "a commit once the thread is idle")
         await a_while()
-        assert len(holder.offers) == 3
-        failing = 0
+        assert [offer.picks for offer in holder.offers] == [range(at, at + 1) for at in range(accepted)]
+        disk.fault = lambda kind, file: 0
         with suppress(StoreError):
             await engine.stop()
 
 
-def _one(number: int) -> Batch:
-    return seal("T", [b"%d" % number], [1], producer=1, first=number, machine="m", process="p")
+@on_loop
+async def test_what_expires_while_the_disk_is_at_work_is_handed_to_nobody(path: Path) -> None:
+    """And what does not expire by then is handed out, as is what never does."""
+    hour_ns, slow = 3600 * 10**9, list[int]()
+    clock = FakeClock()
+
+    def fault(kind: str, file: str) -> int:
+        if kind == "sync" and file.endswith("-commits") and threading.current_thread() is threading.main_thread():
+            clock.set_wall(clock.wall() + hour_ns)
+            slow.append(sent)
+        return 0
+
+    sent = 0
+    with faulty_disk() as disk:
+        engine, holder = LocalEngine(SqliteStore(str(path), vfs=disk.name), clock=clock), Holder()
+        await engine.start()
+        await engine.join(Join("T", "p", room=10_000), "beginning", holder)
+        await engine.submit(_one(0))
+        disk.fault = fault
+
+        async def held_up() -> bool:
+            nonlocal sent
+            sent += 3
+            for number, life_ns in ((sent - 2, hour_ns // 2), (sent - 1, 2 * hour_ns), (sent, None)):
+                end = None if life_ns is None else clock.wall() + life_ns
+                await engine.submit(_one(number, end))
+            return sent in slow
+
+        await until(held_up, "a commit once the thread is idle")
+        disk.fault = lambda kind, file: 0
+        picked = {position for offer in holder.offers for position in offer.picks}
+        await engine.stop()
+    assert slow
+    assert picked >= {sent - 1, sent}
+    assert sent - 2 not in picked
+
+
+def _one(number: int, expires: int | None = None) -> Batch:
+    return seal("T", [b"%d" % number], [1], producer=1, first=number, machine="m", process="p", expires=[expires])
 
 
 def test_what_was_settled_while_there_was_no_room_is_on_disk_once_there_is(path: Path) -> None:

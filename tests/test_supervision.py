@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+import time
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from due_log import events
 from solarwind import Event, Later, Retry, SolarWind, StoreError
 from solarwind.batch import Batch
 from solarwind.core.dispatcher import Dispatcher
+from solarwind.core.effects import Report
 from solarwind.core.log import Stored
 from solarwind.core.state import Change, Snapshot
 from solarwind.engine.commits import Commits
@@ -26,11 +28,13 @@ from solarwind.engine.history import Trimmer
 from solarwind.engine.local import LocalEngine
 from solarwind.engine.release import Releaser
 from solarwind.lifecycle import serve
+from solarwind.service import consumer, runner
 from solarwind.service.buffer import ProducerBuffer
 from solarwind.service.consumer import Consumer
 from solarwind.service.group import Group
 from solarwind.service.runner import Runner
 from solarwind.store.base import Full
+from solarwind.store.memory import MemoryStore
 from solarwind.store.sqlite import SqliteStore
 from solarwind.store.writeahead import WriteAheadLog
 from solarwind.testing import FakeClock, memory_engine
@@ -260,6 +264,66 @@ async def test_a_lease_that_could_not_be_renewed_is_renewed_in_time(
         gate.set()
         await wind.settled(60)
         assert attempts == [1], "it was never another's"
+
+
+class Bounded(LocalEngine):
+    """Counts what is reported, and ends what reports without an end."""
+
+    reports = 0
+
+    def report(self, report: Report, fired: Collection[Batch]) -> bool:
+        self.reports += 1
+        assert self.reports < 1_000
+        return super().report(report, fired)
+
+
+@pytest.mark.parametrize("how", ["each", "batch", "thread", "stream"])
+@on_loop
+async def test_what_was_not_begun_before_the_process_stood_still_for_longer_than_the_lease_is_handled(
+    how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a handler blocks the loop: it is given back, and the engine, in this process, hands it out again."""
+    stood_s, seen = 0.0, list[int]()
+    for module in (consumer, runner):
+        monkeypatch.setattr(module, "monotonic", lambda: time.monotonic() + stood_s)
+
+    def stand_still(numbers: Sequence[int]) -> None:
+        nonlocal stood_s
+        if not seen:
+            stood_s += 60
+        seen.extend(numbers)
+
+    wind = SolarWind(engine=Bounded(MemoryStore()))
+    if how == "each":
+
+        @wind.on("T", purpose="p")
+        async def handle(number: int) -> None:
+            stand_still([number])
+
+    elif how == "batch":
+
+        @wind.on("T", purpose="p", batch=2)
+        async def handle_some(numbers: list[int]) -> None:
+            stand_still(numbers)
+
+    elif how == "thread":
+
+        @wind.on("T", purpose="p", concurrency=1)
+        def handle_on_thread(number: int) -> None:
+            stand_still([number])
+
+    async with wind:
+        if how == "stream":
+            async with wind.listen("T", "p") as events:
+                wind.fire_many("T", range(9))
+                async for event in events:
+                    stand_still([event.payload])
+                    if len(seen) == 9:
+                        break
+        else:
+            await wind.fire_many("T", range(9))
+            await wind.settled(60)
+    assert sorted(seen) == list(range(9))
 
 
 @pytest.mark.parametrize("of", ["_handle_each", "_each_on_thread"])

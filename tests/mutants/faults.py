@@ -63,7 +63,11 @@ _SETTLED = f"{_OUTCOMES}_settled_event_is_shown_with_who_handled_it_when_and_in_
 _DIED = f"{_OUTCOMES}n_event_that_waits_for_a_retry_is_shown_with_when_and_a_dead_one_with_its_error"
 _AGAIN = f"{_OUTCOMES}n_event_that_is_handled_again_is_shown_as_it_is_now"
 _SETTLE = "crashes/test_settle.py::test_"
-_COMMIT = "await self.store.commit(*content, *more, self._dispatch if commit.incoming else None)"
+_COMMIT = "stored = await self.store.commit(*content, *more, None if expiring else self._dispatch)"
+_STOOD_STILL = (
+    "test_supervision.py::test_what_was_not_begun_before_the_process_stood_still_for_longer_than_the_lease_is_handled"
+)
+_LATE = "test_local_engine.py::test_what_expires_while_the_disk_is_at_work_is_handed_to_nobody"
 _AT_EACH_COMMIT = f"{_SETTLE}it_is_so_at_every_write_to_a_file_or_socket[memory engine-1]"
 _CELL = f"{_SETTLE}what_a_handler_fires_is_there_once_with_its_settle_or_not_at_all"
 _REPORT_CAME = f"{_CELL}[the report has come-ws server]"
@@ -446,6 +450,11 @@ AROUND = [
         ("self.look_at(topic, at_once=True)\n", "pass\n", _TRIMMING),
     ),
     *_of("engine/cache.py", ("return last if position < last.stop else None", "return last", _LOCAL)),
+    *_of(
+        "service/consumer.py",
+        ("in list(self._active):  # an engine", "in self._active:  # an engine", _STOOD_STILL),
+        ("if work.running or work.left]\n\n    def close", "if work.running]\n\n    def close", _STOOD_STILL),
+    ),
 ]
 
 DEPENDENCIES = [
@@ -645,21 +654,23 @@ FIRED = [
         (
             _COMMIT,
             "await self.store.commit([], *content[1:])\n"
-            "        await self.store.commit(content[0], [], [], content[3], *more, self._dispatch)",
+            "        stored = await self.store.commit(content[0], [], [], content[3], *more, self._dispatch)",
             _AT_EACH_COMMIT,
         ),
         (
             _COMMIT,
-            "await self.store.commit(content[0], [], [], content[3], *more, self._dispatch)\n"
+            "stored = await self.store.commit(content[0], [], [], content[3], *more, self._dispatch)\n"
             "        await self.store.commit([], *content[1:])",
             _AT_EACH_COMMIT,
         ),
         (
             _COMMIT,
-            "await self.store.commit(*content, (), (), None, self._dispatch)\n"
+            "stored = await self.store.commit(*content, (), (), None, self._dispatch)\n"
             "        await self.store.commit([], [], [], content[3], more[0])",
             _AT_EACH_COMMIT,
         ),
+        ("None if expiring else self._dispatch)", "self._dispatch)", _LATE),
+        ("        if expiring:\n            self._dispatch(stored)\n", "", _LATE),
         (
             "                self._accept_one(each, now)\n\n",
             "                self._accept_one(each, now)\n        self._carry_out()\n\n",

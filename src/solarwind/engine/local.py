@@ -411,10 +411,14 @@ class LocalEngine(Operations):
         self._sampler.wake()
 
     async def _write(self, commit: Commit[asyncio.Future[None]]) -> None:
-        """Make it durable, and dispatch its events meanwhile: what is handed out leaves with `_carry_out`."""
+        """Make it durable, and dispatch its events meanwhile: what is handed out leaves with `_carry_out`. Events that
+        expire are dispatched afterwards, because the disk may take longer than that."""
         content = commit.batches, commit.changes, commit.snapshots, self._clock.now()
         more = commit.delayed if commit.later else (), commit.notes, self._clock.wall()
-        await self.store.commit(*content, *more, self._dispatch if commit.incoming else None)
+        expiring = [batch for batch in content[0] if batch.header.expires]
+        stored = await self.store.commit(*content, *more, None if expiring else self._dispatch)
+        if expiring:
+            self._dispatch(stored)
 
     async def _write_settles(self, commit: Commit[asyncio.Future[None]]) -> None:
         """Write settles, if need be with the room that is reserved for them."""

@@ -187,10 +187,10 @@ class Consumer:
         now. Those that are still its own are handed out again. This is called before anything is begun."""
         if self._active and monotonic() > self.certain_until:
             self._renew_certainty()
-            for work in self._active:
+            for work in list(self._active):  # an engine of this process hands them out again at once
                 self._report(work, work.withdraw())
                 self._in_doubt.add(work)
-            self._active = [work for work in self._active if work.running]
+            self._active = [work for work in self._active if work.running or work.left]
 
     def close(self, reason: str) -> None:
         self.closed = reason

@@ -22,8 +22,6 @@ WRITE = apsw.SQLITE_OPEN_MAIN_DB | apsw.SQLITE_OPEN_READWRITE
 _READ = apsw.SQLITE_OPEN_MAIN_DB | apsw.SQLITE_OPEN_READONLY
 _PROBE_BYTES = 8 << 20
 _ZEROS = bytes(64 << 10)  # SQLite's own files take less than 128 KiB at once
-# What is said to be needed no more Linux begins to write at once. It keeps it in memory, as that is not written yet.
-_BEGINS: int | None = getattr(os, "POSIX_FADV_DONTNEED", None)
 
 
 def make_file(path: str, like: str) -> None:
@@ -71,9 +69,10 @@ class Synced:
     def begin(self, start: int, size: int) -> None:
         """Let the disk begin to write a part of the content, while something else is done before `sync`. Where a kernel
         does not offer that, or a sandbox forbids it, `sync` does it all."""
-        if self._descriptor >= 0 and _BEGINS is not None:
+        if self._descriptor >= 0 and hasattr(os, "posix_fadvise"):  # macOS has none
             with suppress(OSError):
-                os.posix_fadvise(self._descriptor, start, size, _BEGINS)
+                # What is said to be needed no more Linux begins to write, and keeps it: it is not written yet.
+                os.posix_fadvise(self._descriptor, start, size, os.POSIX_FADV_DONTNEED)
 
     def sync(self) -> None:
         """Make what was written durable. Raise `apsw.Error` or `OSError`."""
