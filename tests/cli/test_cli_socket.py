@@ -229,7 +229,12 @@ REFUSED = {
     "a folder": (lambda path: path, "there is a folder: name another with --socket"),
     "a link": (lambda path: (path / "l").symlink_to("f") or path / "l", "there is a symbolic link: name another"),
     "too long": (lambda path: path / ("x" * 108), "expected a path of at most 107 bytes for a Unix socket, got "),
-    "nothing": (lambda path: "", "expected the path of a file, such as "),
+    "nothing": (lambda path: "", "expected the path of a Unix socket, such as /run/wind.sock, got ''"),
+    "a URL": (lambda path: f"unix://{path}/s", "got 'unix:///"),
+    "a port": (
+        lambda path: "ws://127.0.0.1:7400",
+        "got 'ws://127.0.0.1:7400': name it without ws://, or a port with --po",
+    ),
 }
 
 
@@ -288,3 +293,21 @@ def test_a_url_of_no_socket_is_refused_in_one_sentence(wrong: str) -> None:
     assert (answer.code, answer.err.count("\n")) == (1, 1)
     assert "solarwind: expected " in answer.err
     assert "unix:///run/wind.sock" in answer.err or "/run/wind.sock" in answer.err
+    assert answer.err.count(": name ") == 1, "it says once what to do"
+
+
+@pytest.mark.parametrize(("what", "make"), [("file", Path.touch), ("folder", Path.mkdir)])
+def test_what_is_no_socket_at_the_path_of_a_url_is_said_and_not_to_be_served_at(
+    what: str, make: Callable[[Path], object], path: Path
+) -> None:
+    make(path)
+    answer = call("topics", "--url", f"unix://{path}")
+    assert answer.code == 1
+    assert (
+        answer.err == f"solarwind: expected a server's socket at unix://{path}, but there is a {what}: name another\n"
+    )
+
+
+def test_a_command_that_a_refusal_names_can_be_copied(path: Path) -> None:
+    answer = call("topics", "--url", f"unix://{path.parent}/a%20b")
+    assert f"start one with `solarwind serve --socket '{path.parent}/a b'`" in answer.err

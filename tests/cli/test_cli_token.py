@@ -187,7 +187,8 @@ def test_each_right_opens_what_it_says_and_nothing_else(
         ):
             answer = call(*command, "--url", server.url)
             assert (answer.code, answer.out, answer.err.count("\n")) == (1, "", 1), answer
-            assert f"got '{name}', which does not have it" in answer.err
+            assert f"got '{name}', which does not have it: give one that has, which the" in answer.err
+            assert answer.err.endswith("server's operator makes with `solarwind token create`\n")
 
 
 @pytest.mark.long
@@ -205,7 +206,8 @@ def test_a_token_that_is_revoked_ends_the_connections_that_it_opened_and_the_log
     for process in (listening, watching):
         answer = process.end()
         assert answer.code == 1, answer
-        assert "expected a token that is known, got one that is not, or was revoked" in answer.err.splitlines()[-1]
+        said = answer.err.splitlines()[-1]
+        assert "expected a token that is known, got one that is not, or was revoked: give another, which the" in said
     assert call("fire", "t", "--url", server.url).code == 1
     server.process.signal(signal.SIGTERM)
     assert token.split("_", 2)[2] not in server.process.end().err

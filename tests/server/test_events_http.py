@@ -122,8 +122,9 @@ async def chunks(*parts: bytes) -> AsyncIterator[bytes]:
 @on_loop
 async def test_another_content_type_is_refused(port: int, kind: str) -> None:
     async with at(port) as doors:
-        got = f"got '{kind}'" if kind else "got none: say it as content-type"
-        await doors.refused(doors.send(b"1", kind), 415, "unsupported-media-type", NDJSON, STRUCTURED, got)
+        got = f"got '{kind}'" if kind else "got none"
+        said = f"{got}: say which it is, as by the header content-type: {JSON}"
+        await doors.refused(doors.send(b"1", kind), 415, "unsupported-media-type", NDJSON, STRUCTURED, said)
 
 
 @on_loop

@@ -643,6 +643,21 @@ async def test_a_goodbye_right_behind_the_handshake_is_not_waited_for() -> None:
 
 
 @on_loop
+async def test_a_goodbye_that_gives_a_code_alone_is_told_in_a_sentence() -> None:
+    """As from a server that gives a client a moment for its `hello`."""
+
+    async def hang_up(socket: ServerConnection) -> None:
+        await socket.close(1002, "protocol")
+
+    said = "expected a server at hand, but the server closed the connection, with the reason 'protocol': try again"
+    async with serve(hang_up, "127.0.0.1", 0, subprotocols=[Subprotocol(wire.SUBPROTOCOL)]) as server:
+        port = next(iter(server.sockets)).getsockname()[1]
+        with pytest.raises(Unavailable) as refused:
+            await SolarWind(f"ws://127.0.0.1:{port}").start()
+    assert str(refused.value) == said
+
+
+@on_loop
 async def test_a_goodbye_right_behind_the_welcome_is_not_taken_for_a_start() -> None:
     """The client would wait for ever on a connection that is not there."""
 

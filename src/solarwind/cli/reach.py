@@ -63,7 +63,7 @@ def way_out(url: str) -> Iterator[None]:
     try:
         yield
     except BadArgument as error:
-        if is_cluster(url):  # it names a store, and the message says which part is wrong
+        if is_cluster(url) or ": name " in str(error):  # the message says which part is wrong, and what to do
             raise
         scheme, separator, rest = url.partition("://")
         if separator and scheme.lower() in ("http", "https"):

@@ -123,7 +123,9 @@ class Registry:
         topic = self.topics.get(name)
         if topic is None:
             if len(self.topics) >= self.limits.names:
-                raise Busy(f"expected no more than {self.limits.names:,} topics, got another: {name!r}")
+                raise Busy(
+                    f"expected no more than {self.limits.names:,} topics, got another: {name!r}: raise Limits.names"
+                )
             topic = self.topics[name] = Topic(name, self._keep_ns)
         return topic
 
@@ -184,7 +186,9 @@ class Registry:
 
     def _create(self, topic: Topic, name: str, statement: Statement, since: int, now: int) -> Purpose:
         if self._purposes >= self.limits.names:
-            raise Busy(f"expected no more than {self.limits.names:,} purposes, got another: {name!r}")
+            raise Busy(
+                f"expected no more than {self.limits.names:,} purposes, got another: {name!r}: raise Limits.names"
+            )
         self._purposes += 1
         purpose = Purpose(topic.name, name, self.exchanges)
         state = State(topic.name, name)

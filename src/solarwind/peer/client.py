@@ -486,7 +486,7 @@ class Client(Running):
         assert self._welcome is not None
         max_bytes = self._welcome.frame_bytes - _ENVELOPE_BYTES
         if len(batch.data) > max_bytes:
-            text = f"expected a batch of at most {max_bytes:,} bytes, as the server takes, got {len(batch.data):,}"
+            text = f"expected at most {max_bytes:,} bytes a batch, got {len(batch.data):,}: raise its --frame-bytes"
             self._refuse(wire.Refused(ref, TooLarge.code, text))
         else:
             self._send(wire.Submit(ref, batch.data))

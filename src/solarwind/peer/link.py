@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 import ssl
+import stat
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
@@ -116,6 +118,8 @@ class WebSocketLink(WebSocketProtocol):
         self.abort("it sent a text")
 
     def goodbye(self, reason: str) -> None:
+        if reason and " " not in reason:  # a code
+            reason = f"{self._why}, with the reason {reason!a}"
         self._why = reason or self._why
         self.write()
         self.transport.close()
@@ -134,7 +138,7 @@ class WebSocketLink(WebSocketProtocol):
     def check(self) -> None:
         """Raise `Unavailable` where it is over: a goodbye may come right behind the handshake."""
         if self._over:
-            raise Unavailable(f"expected a server at hand, but {self._why}")
+            raise Unavailable(f"expected a server at hand, but {self._why}: try again")
 
     async def close(self) -> None:
         """Say goodbye, and wait until the server has read what was sent before."""
@@ -210,14 +214,25 @@ def _unreachable(url: str, path: str | None, error: OSError) -> Unavailable:
             "or start it with another --socket-mode, in a folder that you may enter"
         )
     if path is not None:
+        if kind := _no_socket(path):
+            return Unavailable(f"expected a server's socket at {redact(url)}, but there is a {kind}: name another")
+        command = f"solarwind serve --socket {shlex.quote(path)}"
         return Unavailable(
-            f"expected a server at {redact(url)}, got {reason!r}: start one with `solarwind serve --socket {path}`, or "
-            "name another"
+            f"expected a server at {redact(url)}, got {reason!r}: start one with `{command}`, or name another"
         )
     port = "" if urlsplit(url).port else f" (port {parse_uri(url).port}, as the URL names none; 7400 is the usual one)"
     return Unavailable(
         f"expected a server at {redact(url)}{port}, got {reason!r}: start one with `solarwind serve`, or name another"
     )
+
+
+def _no_socket(path: str) -> str:
+    """Return what is at a path instead of a socket; empty where there is one, or nothing."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return ""
+    return "" if stat.S_ISSOCK(mode) else "folder" if stat.S_ISDIR(mode) else "file"
 
 
 def _other(secure: bool, path: str | None) -> str:

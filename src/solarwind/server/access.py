@@ -37,6 +37,8 @@ _MAX_BYTES = 64 << 20
 _MAX_NAME = 200
 _ID_BYTES = 6
 _SECRET_BYTES = 32
+_MAKES = "which the server's operator makes with `solarwind token create`"
+_ANOTHER, _NEW = f"give one that has, {_MAKES}", f"give another, {_MAKES}"
 
 
 class Listen(msgspec.Struct, frozen=True):
@@ -67,7 +69,7 @@ class Grant(msgspec.Struct, frozen=True):
         if not self.fire or (topic is not None and topic not in self.fire and ANY not in self.fire):
             where = "" if topic is None else f" on {topic!r}"
             raise NotAllowed(
-                f"expected a token with the right to fire{where}, got {self.name!r}, which does not have it"
+                f"expected a token with the right to fire{where}, got {self.name!r}, which does not have it: {_ANOTHER}"
             )
 
     def check_listen(self, topic: str, purpose: str) -> None:
@@ -75,18 +77,22 @@ class Grant(msgspec.Struct, frozen=True):
         if not any(each.topic in (topic, ANY) and each.purpose in (purpose, ANY) for each in self.listen):
             raise NotAllowed(
                 f"expected a token with the right to listen to {topic!r} for {purpose!r}, "
-                f"got {self.name!r}, which does not have it"
+                f"got {self.name!r}, which does not have it: {_ANOTHER}"
             )
 
     def check_watch(self) -> None:
         """Raise `NotAllowed` unless it may see facts: with the right `watch`, `watch:payloads` or `admin`."""
         if not (self.watch or self.sees_payloads):
-            raise NotAllowed(f"expected a token with the right to watch, got {self.name!r}, which does not have it")
+            raise NotAllowed(
+                f"expected a token with the right to watch, got {self.name!r}, which does not have it: {_ANOTHER}"
+            )
 
     def check_admin(self) -> None:
         """Raise `NotAllowed` unless it has the right `admin`."""
         if not self.admin:
-            raise NotAllowed(f"expected a token with the right admin, got {self.name!r}, which does not have it")
+            raise NotAllowed(
+                f"expected a token with the right admin, got {self.name!r}, which does not have it: {_ANOTHER}"
+            )
 
 
 EVERYTHING = Grant("anybody", (ANY,), (Listen(ANY),), True)
@@ -196,7 +202,7 @@ class Access:
         known, found, grant = self._by_id.get(id, (_NOBODY, None, None))
         same = hmac.compare_digest(known, sha256(secret.encode("utf-8", "surrogatepass")).digest())
         if not same or prefix != "sw" or found is None or grant is None:
-            raise BadToken("expected a token that is known, got one that is not, or was revoked")
+            raise BadToken(f"expected a token that is known, got one that is not, or was revoked: {_NEW}")
         self._check_time(found)
         return grant if uid is None else msgspec.structs.replace(grant, name=f"{grant.name} of {user_of(uid)}")
 
@@ -207,13 +213,15 @@ class Access:
             return EVERYTHING
         _, found, grant = self._by_id.get(id or "", (_NOBODY, None, None))
         if found is None or grant is None:
-            raise BadToken("expected a token that is known, got none, or one that was revoked")
+            raise BadToken(f"expected a token that is known, got none, or one that was revoked: {_NEW}")
         self._check_time(found)
         return grant
 
     def _check_time(self, token: Token) -> None:
         if token.expires is not None and token.expires <= self._now():
-            raise BadToken(f"expected a token that is valid, got {token.name!r}, which expired at {token.expires}")
+            raise BadToken(
+                f"expected a token that is valid, got {token.name!r}, which expired at {token.expires}: {_NEW}"
+            )
 
     def holds(self, token: str | None) -> bool:
         """Return whether a token is still valid. An open connection ends when its token is revoked."""

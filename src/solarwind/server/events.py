@@ -96,8 +96,9 @@ async def fire(call: Call) -> Response:
             events = [await _checked(call, cloudevents.read_binary(headers, body, call.topic))]
         return await _accept(call, await _all_batches(call, events))
     if kind not in (JSON, BYTES):
-        got = ascii(kind[:80]) if kind else "none: say it as content-type"
-        raise HTTPException(415, f"expected a body of type {', '.join(TYPES)}, got {got}")
+        got = ascii(kind[:80]) if kind else "none"
+        said = f"expected a body of type {', '.join(TYPES)}, got {got}"
+        raise HTTPException(415, f"{said}: say which it is, as by the header content-type: {JSON}")
     body = await call.body(limits.payload_bytes)
     if kind == JSON:
         await check_long_json(body, settings.nesting, call.host.slices)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import socket
 import stat
 import struct
@@ -13,8 +14,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from ..errors import Unavailable
-from ..names import check_path, check_socket_path
+from ..errors import BadArgument, Unavailable
+from ..names import check_path, check_socket_path, shown
 from ..origin import process_of
 from ..systems import check_linux
 
@@ -37,6 +38,12 @@ class UnixSocket:
     def __init__(self, path: str, mode: int) -> None:
         """`mode` is that of the file. Raise `BadArgument` for a path that cannot be one."""
         check_linux("a server at a Unix socket", "have it listen on a port")
+        scheme = re.match(r"[a-z]*://", path)
+        if not path or scheme:
+            instead = f"name it without {scheme[0]}, or a port with --port" if scheme else "name one with --socket"
+            raise BadArgument(
+                f"expected the path of a Unix socket, such as /run/wind.sock, got {shown(path)}: {instead}"
+            )
         self.path = check_socket_path(os.path.abspath(check_path(path)))
         self._mode = mode
         self._file: tuple[int, int] | None = None  # device and inode

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shlex
 import sys
 import threading
 import time
@@ -194,6 +195,6 @@ def holder_elsewhere(path: str) -> str:
 def _in_use(path: str, who: str) -> str:
     return (
         f"{path} is in use by {who or 'another process'}: stop it, or share the store with "
-        f"`solarwind serve --data {path}`; if it is one, name its URL, such as ws://127.0.0.1:7400 (what `solarwind "
-        "run --workers` starts is for its workers alone)"
+        f"`solarwind serve --data {shlex.quote(path)}`; if it is one, name its URL, such as ws://127.0.0.1:7400 (what "
+        "`solarwind run --workers` starts is for its workers alone)"
     )
