@@ -27,6 +27,7 @@ const MOST_UNACCEPTED = 64 << 20; // bytes that were fired and not accepted
 const JSON_TYPE = "application/json";
 const IS_JSON = /^[\w!#$&^.+-]+\/([\w!#$&^.-]+\+)?json[ \t]*(;|$)/i; // or such as application/geo+json; v=1
 const MACHINE = hostname();
+const NO_WEBSOCKET = "expected a WebSocket, got none: take Node 22 or newer, or 20 with --experimental-websocket";
 const SECRET = randomBytes(32); // the server knows by it whose events are sent again
 const AUTHOR = createHash("sha256").update(SECRET).digest().subarray(0, 12);
 const PROCESS = `${basename(process.argv[1] ?? "node")}:${process.pid}`;
@@ -535,6 +536,7 @@ export class SolarWind {
 
 async function main([url, command, topic, what, more]) {
   const usage = "client.mjs URL fire TOPIC JSON|- [KEY], or client.mjs URL listen TOPIC PURPOSE [EXCHANGE]";
+  if (!globalThis.WebSocket) throw new SolarWindError("usage", NO_WEBSOCKET);
   if (!["fire", "listen"].includes(command) || !topic || !what) throw new SolarWindError("usage", usage);
   const wind = await new SolarWind(url).connect();
   if (command === "listen") {
@@ -556,7 +558,6 @@ async function main([url, command, topic, what, more]) {
 }
 
 if (process.argv[1] && import.meta.url === pathToFileURL(process.argv[1]).href) {
-  if (!globalThis.WebSocket) throw new Error("expected Node 22 or newer, or node --experimental-websocket");
   main(process.argv.slice(2)).catch((error) => {
     console.error(`${error.code ?? error.name}: ${error.message}`);
     process.exit(1);

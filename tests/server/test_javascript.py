@@ -473,3 +473,13 @@ def test_the_program_says_in_one_line_what_is_wrong(url: str) -> None:
     refused = run("listen", "T", "p", "nearest", url=url, code=1).stderr
     assert refused.startswith("bad-argument: expected an exchange, one of direct,")
     assert refused.count("\n") == 1
+
+
+@pytest.mark.long
+def test_a_node_without_a_websocket_is_told_of_in_one_line(url: str) -> None:
+    without = ["--import", "data:text/javascript,delete globalThis.WebSocket"]
+    refused = subprocess.run(
+        command(*without, str(CLIENT), url, "fire", "T", "1"), capture_output=True, text=True, timeout=300, check=False
+    )
+    assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (1, "", 1), refused.stderr
+    assert refused.stderr.startswith("usage: expected a WebSocket, got none: take Node 22 or newer, or 20 with")
