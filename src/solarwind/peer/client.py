@@ -484,10 +484,10 @@ class Client(Running):
     def _put(self, ref: int, submitted: _Submitted) -> None:
         batch, submitted.sent = submitted.batch, True
         assert self._welcome is not None
-        most = self._welcome.frame_bytes - _ENVELOPE_BYTES
-        if len(batch.data) > most:
-            text = f"expected a batch of at most {most:,} bytes, got {len(batch.data):,}: serve with more --frame-bytes"
-            self._refuse(wire.Refused(ref, TooLarge.code, text))
+        max_bytes = self._welcome.frame_bytes - _ENVELOPE_BYTES
+        if len(batch.data) > max_bytes:
+            text = f"expected a batch of at most {max_bytes:,} bytes, got {len(batch.data):,}"
+            self._refuse(wire.Refused(ref, TooLarge.code, f"{text}: serve with more --frame-bytes"))
         else:
             self._send(wire.Submit(ref, batch.data))
 
