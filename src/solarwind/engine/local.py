@@ -401,18 +401,16 @@ class LocalEngine(Operations):
             self._carry_out()  # a producer that waits for its event need not wait for what follows
         for offer in self._commits.end(commit, now):
             self._deliver(offer)
-        if self._durable:
-            for number, waiter in self._durable:
-                if number <= commit.number and not waiter.done():
-                    waiter.set_result(None)
-            self._durable = [each for each in self._durable if not each[1].done()]
+        for number, waiter in self._durable:
+            if number <= commit.number and not waiter.done():
+                waiter.set_result(None)
+        self._durable = [each for each in self._durable if not each[1].done()]
         if commit.changes:
             self._carry_out()
         self._sampler.wake()
 
     async def _write(self, commit: Commit[asyncio.Future[None]]) -> None:
-        """Make it durable, and dispatch its events meanwhile: what is handed out leaves with `_carry_out`. Events that
-        expire are dispatched afterwards, because the disk may take longer than that."""
+        """Make it durable, and dispatch its events meanwhile; afterwards, where they expire: the disk may take long."""
         content = commit.batches, commit.changes, commit.snapshots, self._clock.now()
         more = commit.delayed if commit.later else (), commit.notes, self._clock.wall()
         expiring = [batch for batch in content[0] if batch.header.expires]
