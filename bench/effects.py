@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from random import Random
 from time import perf_counter
 from typing import Any
 
@@ -162,8 +163,9 @@ async def _latency(url: str, folder: str, events: int, how: str) -> float:
             await connection.execute("TRUNCATE naive")  # its relay was cancelled before its last commit
             await connection.commit()
             relay = _begin(url, wind, how)
-            taken = []
+            taken, random = [], Random(0)
             for number in range(events):
+                await asyncio.sleep(random.uniform(NAIVE_S, 2 * NAIVE_S))  # at any time between two looks
                 if how == "by hand":
                     row = (f"l{number}", harness.PAYLOAD)
                     await connection.execute("INSERT INTO naive (event, payload) VALUES (%s, %s)", row)

@@ -139,6 +139,12 @@ def test_the_document_has_a_place_for_each_benchmark(bench: Any) -> None:
     bench.report.check_places(BENCH.parent / "docs" / "BENCHMARKS.md", names)
 
 
+def test_the_document_says_what_each_benchmark_asks(bench: Any) -> None:
+    names = runpy.run_path(str(BENCH / "all.py"))["NAMES"]
+    told = re.findall(r"^\| `(\w+)\.py` \|", (BENCH.parent / "docs" / "BENCHMARKS.md").read_text(), re.MULTILINE)
+    assert sorted(told) == sorted(names)
+
+
 def test_what_is_called_measured_of_one_machine_is_a_figure_of_the_benchmarks() -> None:
     docs = BENCH.parent / "docs"
     part = (docs / "SCALING.md").read_text().partition("## One machine")[2].partition("\n## ")[0]

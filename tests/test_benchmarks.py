@@ -38,3 +38,14 @@ def test_a_benchmark_runs_and_has_a_figure_in_each_row(name: str) -> None:
     assert tables
     for table in tables:
         assert all(math.isfinite(row["median"]) for row in table["rows"]), table  # a difference may be below zero
+
+
+@pytest.mark.long
+def test_a_relay_that_looks_now_and_then_is_found_at_rest() -> None:
+    """What is committed while it is at work waits for no look of it: the figure would not be what its name says."""
+    command = [sys.executable, str(BENCH / "effects.py"), "--events", "1000", "--rounds", "1", "--json"]
+    ran = subprocess.run([*command, "--folder", "/var/tmp"], capture_output=True, text=True, timeout=PATIENCE_S)
+    assert ran.returncode == 0, ran.stderr
+    row = json.loads(ran.stdout)[2]["rows"][0]
+    assert row["name"] == "by hand: looks every 0.1 s"
+    assert 20 < row["median"] < 200  # ms; half of 0.1 s is what it takes on average

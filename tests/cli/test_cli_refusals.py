@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import socket
 import sqlite3
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -311,3 +313,13 @@ def test_a_port_that_another_has_is_said_before_a_store_is_made(tmp_path: Path) 
     assert answer.code == 1
     assert f"expected to listen on 127.0.0.1 port {port}" in answer.err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("url", ["unix:///run/wind.sock", "ws://127.0.0.1:7400"])
+def test_a_url_of_what_is_not_installed_is_told_how_to_install_it_and_nothing_else(url: str) -> None:
+    code = "import sys; sys.modules['websockets'] = None; from solarwind.cli import main; main()"
+    command = [sys.executable, "-c", code, "topics", "--url", url]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (1, "", 1), ended.stderr
+    assert "but it is not installed: run " in ended.stderr
+    assert "name a store" not in ended.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -63,7 +64,7 @@ def way_out(url: str) -> Iterator[None]:
     try:
         yield
     except BadArgument as error:
-        if is_cluster(url) or ": name " in str(error):  # the message says which part is wrong, and what to do
+        if is_cluster(url) or re.search(": (name|run) ", str(error)):  # it says what is wrong, and what to do
             raise
         scheme, separator, rest = url.partition("://")
         if separator and scheme.lower() in ("http", "https"):
