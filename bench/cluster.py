@@ -125,7 +125,6 @@ def hand_consumes(say: Say, packed: int, replicas: int, url: str, events: int) -
 
 async def _hand_consume(say: Say, packed: int, replicas: int, url: str, events: int) -> float:
     import nats
-    from nats.errors import TimeoutError as NothingCame
     from nats.js.api import ConsumerConfig
     from nats.js.errors import ServiceUnavailableError as NoLeaderYet
 
@@ -139,7 +138,7 @@ async def _hand_consume(say: Say, packed: int, replicas: int, url: str, events: 
     while handled < events:
         try:
             messages = await subscription.fetch(PULL, timeout=1)
-        except (NothingCame, NoLeaderYet):
+        except (TimeoutError, NoLeaderYet):
             continue
         for message in messages:
             handled += 1 if packed == 1 else len(message.data.split(b"\n"))

@@ -101,14 +101,13 @@ async def _hand_pass(say: Say, replicas: int, url: str, messages: int) -> float:
 
 async def pull(subscription: Any, messages: int, handle: Any) -> None:
     """Handle messages until all have come."""
-    from nats.errors import TimeoutError as NothingCame
     from nats.js.errors import ServiceUnavailableError as NoLeaderYet
 
     came = 0
     while came < messages:
         try:
             pulled = await subscription.fetch(PULL, timeout=1)
-        except (NothingCame, NoLeaderYet):
+        except (TimeoutError, NoLeaderYet):
             continue
         await handle(pulled)
         for message in pulled:

@@ -144,7 +144,6 @@ async def _fill(url: str, events: int) -> None:
 
 async def _first(url: str) -> None:
     import nats
-    from nats.errors import TimeoutError as NothingCame
     from nats.js.errors import Error
 
     client = await nats.connect(url)
@@ -153,7 +152,7 @@ async def _first(url: str) -> None:
             subscription = await client.jetstream().pull_subscribe(TOPIC, durable="count", stream="BENCH")
             await subscription.fetch(1, timeout=1)
             break
-        except (NothingCame, Error):  # it is not ready
+        except (TimeoutError, Error):  # it is not ready
             await asyncio.sleep(0.002)
     await client.close()
 

@@ -163,6 +163,7 @@ async def test_each_tick_has_one_event_though_two_processes_declare_it_and_the_s
                 await server.start()
             count = len(handled)
             await until(lambda: len(handled) >= count + 2, "more ticks")
+            await first.schedules()  # which waits until it is back: events may come before
             await first.pause_schedule("s")
             await first.settled(60)
             ids = [event.id for event in await first.events("T", limit=10_000)]
