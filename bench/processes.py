@@ -145,7 +145,6 @@ def jetstream_consumes(say: Callable[[object], None], url: str, events: int) -> 
 
 async def _jetstream_consume(say: Callable[[object], None], url: str, events: int) -> float:
     import nats
-    from nats.errors import TimeoutError as NothingCame
     from nats.js.api import ConsumerConfig
 
     client = await nats.connect(url)
@@ -158,7 +157,7 @@ async def _jetstream_consume(say: Callable[[object], None], url: str, events: in
     while handled < events:
         try:
             messages = await subscription.fetch(PULL, timeout=1)
-        except NothingCame:
+        except TimeoutError:
             continue
         for message in messages:
             await message.ack()

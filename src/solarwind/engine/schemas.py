@@ -117,13 +117,14 @@ class Schemas:
         before = known.get(kept.name)
         if before == kept:
             return
-        size = self._bytes - (0 if before is None else len(before.schema)) + len(kept.schema)
-        size += sum(self._coming.values())  # of many that join at once
-        if size > MAX_TOGETHER or (before is None and len(known) + len(self._coming) >= MAX_SCHEMAS):
+        # Of many that join at once there are some that are being stored.
+        count, total = len(known) + len(self._coming), self._bytes + sum(self._coming.values())
+        size = total - (0 if before is None else len(before.schema)) + len(kept.schema)
+        if size > MAX_TOGETHER or (before is None and count >= MAX_SCHEMAS):
             limited.warning(
                 ("schemas", "full"),
                 "the schema of %s is not kept, since there are %s of %s bytes already: retire purposes that are over",
-                *(_shown(kept.name), f"{len(known):,}", f"{self._bytes:,}"),
+                *(_shown(kept.name), f"{count:,}", f"{total:,}"),
             )
             return
         self._coming[kept.name] = len(kept.schema)
