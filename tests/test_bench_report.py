@@ -158,7 +158,9 @@ def test_each_figure_of_where_the_curves_bend_is_one_of_the_benchmarks() -> None
     docs = BENCH.parent / "docs"
     part = (docs / "SCALING.md").read_text().partition("## Where the curves bend")[2].partition("\n## ")[0]
     third = [line.split("|")[3] for line in part.splitlines() if line.startswith("| ")]
-    figures = [found for text in third for found in re.findall(r"[\d.,]*\d(?:/s| (?:×|MiB|MB/s|MB|ms|µs|s)(?!\w))", text)]
+    figures = [
+        found for text in third for found in re.findall(r"[\d.,]*\d(?:/s| (?:×|MiB|MB/s|MB|ms|µs|s)(?!\w))", text)
+    ]
     assert len(figures) > 20
     measured = (docs / "BENCHMARKS.md").read_text()
     assert [figure for figure in figures if f"| {figure} |" not in measured] == []
