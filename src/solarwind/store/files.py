@@ -69,9 +69,9 @@ class Synced:
     def begin(self, start: int, size: int) -> None:
         """Let the disk begin to write a part of the content, while something else is done before `sync`. Where a kernel
         does not offer that, or a sandbox forbids it, `sync` does it all."""
+        # What is said to be needed no more Linux begins to write, and keeps it: it is not written yet.
         if self._descriptor >= 0 and hasattr(os, "posix_fadvise"):  # macOS has none
             with suppress(OSError):
-                # What is said to be needed no more Linux begins to write, and keeps it: it is not written yet.
                 os.posix_fadvise(self._descriptor, start, size, os.POSIX_FADV_DONTNEED)
 
     def sync(self) -> None:
