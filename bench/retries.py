@@ -14,7 +14,7 @@ import threading
 from time import perf_counter
 
 import harness
-from harness import PAYLOAD, WINDOW, Contestant, Options, Pace, Table
+from harness import PAYLOAD, Contestant, Options, Table
 from solarwind import Event, Retry, SolarWind
 
 EACH = 100  # so many events, one of them fails
@@ -47,11 +47,7 @@ async def _handle(engine: str, folder: str, events: int, failing: bool) -> float
 
         async with wind:
             begun = perf_counter()
-            pace = Pace()
-            for at in range(0, events, WINDOW):
-                for _ in range(min(WINDOW, events - at)):
-                    receipt = wind.fire("bench.fired", PAYLOAD)
-                await pace.next(receipt)
+            await harness.fire_all(wind, "bench.fired", events, many=False)
             await wind.settled()
             seconds = perf_counter() - begun
         assert done == events

@@ -7,7 +7,7 @@ import asyncio
 from time import perf_counter
 
 import harness
-from harness import PAYLOAD, WINDOW, Contestant, Options, Pace, Table
+from harness import Contestant, Options, Table
 
 TOPICS = (10_000, 100_000)
 
@@ -35,11 +35,7 @@ async def _handle(engine: str, folder: str, events: int, topics: int) -> float:
             topic = f"bench.fired.{topics // 2}"
             await wind.settled()  # all have begun: what so many handlers cost to start is another question
             begun = perf_counter()
-            pace = Pace()
-            for at in range(0, events, WINDOW):
-                for _ in range(min(WINDOW, events - at)):
-                    receipt = wind.fire(topic, PAYLOAD)
-                await pace.next(receipt)
+            await harness.fire_all(wind, topic, events, many=False)
             await done.wait()
             return events / (perf_counter() - begun)
 
